@@ -1,0 +1,136 @@
+"""What CI runs, by name: `nox -l` lists it, `nox -s lint` runs one."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+PROTO = ROOT / "src/joblet/proto"
+PYTHONS = ("3.11", "3.12", "3.13")
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+nox.options.sessions = ["lint", "codegen_check", "tests"]
+nox.options.default_venv_backend = "virtualenv"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = False
+nox.options.reuse_existing_virtualenvs = True
+
+
+def group(name: str) -> list[str]:
+    """The requirements of one dependency group."""
+    return list(nox.project.dependency_groups(PROJECT, name))
+
+
+def present(version: str) -> bool:
+    """Whether this Python can be started; a pyenv shim on PATH proves nothing."""
+    program = shutil.which(f"python{version}")
+    if program is None:
+        return False
+    return subprocess.run([program, "-c", ""], capture_output=True, check=False).returncode == 0
+
+
+def select_pyenv_versions() -> None:
+    """Let pyenv's shims answer for every Python that it has, not only for the one selected."""
+    if shutil.which("pyenv") and "PYENV_VERSION" not in os.environ:
+        listing = subprocess.run(["pyenv", "versions", "--bare"], capture_output=True, text=True, check=False)
+        versions = [v for v in listing.stdout.split() if v.startswith(tuple(f"{p}." for p in PYTHONS))]
+        if versions:
+            os.environ["PYENV_VERSION"] = ":".join(versions)
+
+
+select_pyenv_versions()
+PRESENT = [version for version in PYTHONS if present(version)]
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff's rules and format, and mypy --strict over src."""
+    session.install(*PROJECT["project"]["dependencies"], *group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("mypy", "--strict")
+
+
+@nox.session
+def codegen(session: nox.Session) -> None:
+    """Write src/joblet/proto anew from protos/."""
+    fresh = generate(session)
+    shutil.rmtree(PROTO)
+    shutil.copytree(fresh, PROTO)
+
+
+@nox.session
+def codegen_check(session: nox.Session) -> None:
+    """Fail when src/joblet/proto is not what protos/ generates."""
+    fresh = generate(session)
+    drifted = [path for path in files(fresh) | files(PROTO) if not same(fresh / path, PROTO / path)]
+    for path in sorted(drifted):
+        session.log(f"differs: src/joblet/proto/{path}")
+        show_difference(PROTO / path, fresh / path)
+    if drifted:
+        session.error(
+            "src/joblet/proto is not what protos/ generates: run `nox -s codegen` and commit the result"
+        )
+
+
+def generate(session: nox.Session) -> Path:
+    """Compile protos/ into a directory of the session. The plugin, and the ruff it calls, are the session's own."""
+    session.install(*group("codegen"))
+    target = Path(session.create_tmp()) / "proto"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    session.run(
+        *("python", "-m", "grpc_tools.protoc", "-Iprotos"),
+        f"--python_betterproto2_out={target}",
+        "--python_betterproto2_opt=client_generation=async",
+        "--python_betterproto2_opt=server_generation=async",
+        f"--descriptor_set_out={target}/joblet.binpb",
+        "--include_source_info",
+        "protos/joblet.proto",
+    )
+    return target
+
+
+def files(root: Path) -> set[Path]:
+    """Every file below `root`, relative to it."""
+    found = {path.relative_to(root) for path in root.rglob("*") if path.is_file()}
+    return {path for path in found if "__pycache__" not in path.parts}
+
+
+def same(one: Path, other: Path) -> bool:
+    return one.is_file() and other.is_file() and one.read_bytes() == other.read_bytes()
+
+
+def show_difference(old: Path, new: Path) -> None:
+    """Print how two text files differ; a binary or absent one says enough by its name."""
+    if old.suffix == ".py" and old.is_file() and new.is_file():
+        lines = difflib.unified_diff(
+            old.read_text().splitlines(), new.read_text().splitlines(), "committed", "generated", lineterm=""
+        )
+        print(*list(lines)[:40], sep="\n")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The tests, on each Python present; those marked `load` on the lowest one only."""
+    if session.python not in PRESENT:
+        session.skip(f"Python {session.python} is not on this machine")
+    session.install(".", *group("test"))
+    selection = [] if session.posargs or session.python == PRESENT[0] else ["-m", "not load"]
+    session.run("pytest", *selection, *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def chroot(session: nox.Session) -> None:
+    """Both commands of the README in a clean Debian bookworm (root, mmdebstrap)."""
+    session.run("tests/vm/chroot", *session.posargs, external=True)
+
+
+if not PRESENT:
+    raise SystemExit(f"none of Python {', '.join(PYTHONS)} is on this machine")
