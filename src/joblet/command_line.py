@@ -1,0 +1,110 @@
+"""What the entry points share: every failure is one line on stderr and a status, never a traceback.
+
+Statuses: 0 success, 1 failure, 2 usage, 130 interrupted (128 + SIGINT), 141 the reader of stdout left (128 + SIGPIPE).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    import typer
+
+FAILURE = 1
+INTERRUPTED = 130
+OUTPUT_CLOSED = 141
+
+
+class OutputClosed(Exception):
+    """Nobody reads stdout any more, as in `rnx log 1 | head -1`."""
+
+
+class Failure(Exception):
+    """What the user has to know; the message is printed after `Error: `."""
+
+
+def run(app: typer.Typer, name: str) -> NoReturn:
+    """Run `app` with the process's arguments and exit.
+
+    An exception that is neither Failure nor a usage error is a bug: `internal error`, and the traceback when
+    JOBLET_DEBUG is set.
+    """
+    try:
+        status = app(args=sys.argv[1:], prog_name=name, standalone_mode=False)
+    except KeyboardInterrupt:
+        _exit(INTERRUPTED)
+    except OutputClosed:
+        _exit(OUTPUT_CLOSED)
+    except Failure as error:
+        fail(str(error))
+    except Exception as error:
+        if hasattr(error, "format_message"):
+            _fail_usage(error)
+        if os.environ.get("JOBLET_DEBUG"):
+            raise
+        fail(f"internal error: {type(error).__name__}: {error}")
+    _exit(status if isinstance(status, int) else 0)
+
+
+def write(text: str) -> None:
+    """Write to stdout, at once.
+
+    Raises OutputClosed when nobody reads it, Failure when it cannot be written otherwise.
+    """
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except UnicodeEncodeError:
+        encoding = sys.stdout.encoding
+        write(text.encode(encoding, "backslashreplace").decode(encoding))
+    except OSError as error:
+        raise output_error(error) from None
+
+
+def output_error(error: OSError) -> Exception:
+    """What a failed write to stdout means."""
+    if isinstance(error, BrokenPipeError):
+        return OutputClosed()
+    return Failure(f"cannot write output: {error.strerror}")
+
+
+def one_line(text: str) -> str:
+    """`text` with control characters escaped: it cannot break a line, nor command a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in text)
+
+
+def fail(message: str) -> NoReturn:
+    """Print `Error: <message>` as one line on stderr and exit with status 1."""
+    _complain(message)
+    _exit(FAILURE)
+
+
+def _fail_usage(error: Exception) -> NoReturn:
+    # typer carries click inside since 0.2x and beside before: the duck type is the same
+    message = str(error.format_message()).rstrip(".") if hasattr(error, "format_message") else str(error)
+    path = getattr(getattr(error, "ctx", None), "command_path", "")
+    _complain(f"{message} (see {path} --help)" if path else message)
+    _exit(getattr(error, "exit_code", FAILURE))
+
+
+def _complain(message: str) -> None:
+    if sys.stderr is not None:
+        text = f"Error: {one_line(message)}\n"
+        encoding = sys.stderr.encoding
+        sys.stderr.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _exit(status: int) -> NoReturn:
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        # The interpreter flushes again at exit and would complain; what is left has no reader.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)

@@ -1,0 +1,1 @@
+"""The seam to the machine that runs jobs."""

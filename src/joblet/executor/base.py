@@ -1,0 +1,85 @@
+"""What joblet asks of a machine: launch, follow, stop and find again. `local` is the shim on this host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from joblet.job import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a job ended, by its monitor's own record. Instants are nanoseconds since the epoch."""
+
+    ended_at: int
+    started_at: int | None = None
+    """when the command was exec'd; None when it never was"""
+    code: int | None = None
+    """exit status of the command"""
+    signal: int | None = None
+    """the signal that killed it"""
+    stopped: bool = False
+    """it was signalled on request"""
+    launch_error: LaunchFailed | None = None
+    log_bytes: int = 0
+    log_lost: int = 0
+    stats: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The job's monitor is gone and left no record."""
+
+    reason: str
+
+
+class LaunchFailed(Exception):
+    """The command never ran. `str(error)` is the reason for the user."""
+
+    def __init__(self, stage: str, errno: int, reason: str) -> None:
+        super().__init__(reason)
+        self.stage = stage
+        self.errno = errno
+
+    @property
+    def exit_code(self) -> int:
+        """127 for a command not found, 126 for one that cannot be executed, as shells have it; else -1."""
+        if self.stage != "exec":
+            return -1
+        return 127 if self.errno == 2 else 126
+
+
+class Running(Protocol):
+    """A job under way."""
+
+    pid: int
+    """of its monitor"""
+    started_at: int
+    """when the command was exec'd, nanoseconds since the epoch"""
+
+    async def wait(self) -> Exit | Lost:
+        """Wait until the job and its monitor have ended and nothing of them is left."""
+
+    def stop(self) -> None:
+        """SIGTERM to the job, SIGKILL after the grace period. Returns at once."""
+
+
+class Executor(Protocol):
+    """A place where jobs run."""
+
+    async def probe(self) -> None:
+        """Raise HostUnable when a job cannot be isolated and limited here."""
+
+    async def launch(self, job: Job) -> Running:
+        """Start a job; returns when its command has been exec'd.
+
+        Raises LaunchFailed when it could not be.
+        """
+
+    async def recover(self, job: Job) -> Running | Exit | Lost | None:
+        """Find a job again that an earlier server launched, or had begun to; None when nothing of it was started."""
+
+    def log_path(self, job_id: int) -> Path:
+        """The file that holds the job's raw output. It may not exist yet."""

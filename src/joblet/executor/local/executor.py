@@ -1,0 +1,301 @@
+"""Jobs as shims on this host (shim/PROTOCOL.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from joblet import clock
+from joblet.errors import HostUnable
+from joblet.executor.base import Exit, LaunchFailed, Lost
+from joblet.executor.local import host, ranges, record, spec
+from joblet.executor.local.record import BadRecord
+from joblet.executor.local.spawn import Process, spawn
+from joblet.job import Job, Limits
+
+_PROBE_ID = 0
+_PROBE_LIMITS = Limits(max_cpu=100, max_memory=64, max_iobps=0)
+_RECOVER_TRIES = 500
+_RECOVER_PAUSE = 0.01
+"""seconds"""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the configuration says of jobs on this host."""
+
+    state_dir: Path
+    private: tuple[Path, ...]
+    """paths no job may see, beside the state directory"""
+    grace: float
+    """seconds between SIGTERM and SIGKILL"""
+    max_processes: int
+
+
+class LocalExecutor:
+    """Launches shims and finds them again. The mutable state is the id ranges in use."""
+
+    def __init__(self, settings: Settings, instance: str) -> None:
+        """`instance` tells this server's control groups from another's. Raises HostUnable."""
+        self._settings = settings
+        self._jobs = settings.state_dir / "jobs"
+        self._jobs.mkdir(mode=0o700, exist_ok=True)
+        self._ranges = ranges.IdRanges()
+        self._shim = shim_path()
+        self._boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        self._view = host.default_view((settings.state_dir, *settings.private))
+        self._cgroups = host.find_cgroups(instance)
+        try:
+            self._cgroups.prepare()
+        except OSError as error:
+            raise HostUnable(f"cgroup setup failed: {_text(error)}") from error
+
+    @property
+    def cgroup_version(self) -> str:
+        return self._cgroups.name
+
+    def log_path(self, job_id: int) -> Path:
+        """The job's raw output."""
+        return self._jobs / str(job_id) / "log"
+
+    async def probe(self) -> None:
+        """Launch a job of nothing, as any other is launched. Raises HostUnable with the stage's sentence."""
+        directory = Path(tempfile.mkdtemp(prefix="probe-", dir=self._settings.state_dir))
+        try:
+            running = await self._launch(directory, _PROBE_ID, "probe", _PROBE_LIMITS, ["true"])
+            await running.wait()
+        except LaunchFailed as error:
+            raise HostUnable(str(error)) from error
+        finally:
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+    async def launch(self, job: Job) -> Shim:
+        """Start a job; returns when its command has been exec'd. Raises LaunchFailed."""
+        directory = self._jobs / str(job.id)
+        try:
+            directory.mkdir(mode=0o700)
+        except OSError as error:
+            raise LaunchFailed("log", error.errno or 0, f"log setup failed: {_text(error)}") from error
+        return await self._launch(directory, job.id, str(job.id), job.limits, [job.command, *job.args])
+
+    async def recover(self, job: Job) -> Shim | Exit | Lost | None:
+        """Find a job again that an earlier server launched, or had begun to; None when its shim was never started.
+
+        A held lock means a living monitor, and then its pid, start time and boot id must all match.
+        """
+        directory = self._jobs / str(job.id)
+        if not (directory / "lock").exists():
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+            return None
+        try:
+            for _ in range(_RECOVER_TRIES):
+                if lock_is_free(directory / "lock"):
+                    return self._conclude(directory, str(job.id))
+                monitor = record.read_monitor(directory)
+                started_at = record.read_started(directory)
+                if monitor is not None and started_at is not None:
+                    break
+                # Between its start and its report, which is a matter of milliseconds.
+                await asyncio.sleep(_RECOVER_PAUSE)
+        except BadRecord as error:
+            return Lost(f"lost: {error}")
+        pidfd = self._open_monitor(monitor) if monitor is not None else None
+        if monitor is None or pidfd is None:
+            return Lost("lost: its monitor cannot be found")
+        base = (directory / "work").stat(follow_symlinks=False).st_uid
+        self._ranges.claim(base)
+        process = Process(monitor.pid, pidfd, child=False)
+        return Shim(self, directory, str(job.id), process, started_at or clock.now_ns(), base)
+
+    def clean_leftovers(self, live: set[str]) -> None:
+        """Remove control groups of jobs that are no more."""
+        for name in self._cgroups.leftovers() - live:
+            self._cgroups.clean(name)
+
+    def close(self) -> None:
+        """Remove the control groups above the jobs' when no job is left."""
+        self._cgroups.remove()
+
+    async def _launch(self, directory: Path, job_id: int, name: str, limits: Limits, argv: Sequence[str]) -> Shim:
+        try:
+            base = self._ranges.take()
+        except IndexError:
+            raise LaunchFailed(
+                "namespace", 0, "failed to create isolated environment: no free range of user ids"
+            ) from None
+        try:
+            order = spec.encode(
+                job_id=job_id,
+                uid_base=base,
+                id_count=ranges.COUNT,
+                grace_ms=round(self._settings.grace * 1000),
+                view=self._view,
+                groups=self._groups(name, limits, directory),
+                argv=argv,
+            )
+            pid, pidfd, report = await asyncio.to_thread(self._start, directory, job_id, base, order)
+        except HostUnable as error:
+            self._ranges.give_back(base)
+            raise LaunchFailed("cgroup", 0, str(error)) from error
+        except OSError as error:
+            self._ranges.give_back(base)
+            raise LaunchFailed("log", error.errno or 0, f"log setup failed: {_text(error)}") from error
+        shim = Shim(self, directory, name, Process(pid, pidfd, child=True), clock.now_ns(), base)
+        try:
+            failure = record.parse_report(await _read_line(report))
+        except BadRecord as error:
+            failure = LaunchFailed("shim", 0, f"failed to create isolated environment: {error}")
+        if failure is None:
+            return shim
+        await shim.wait()
+        raise failure
+
+    def _groups(self, name: str, limits: Limits, directory: Path) -> list[spec.Group]:
+        devices: tuple[str, ...] = ()
+        if limits.max_iobps:
+            devices = host.backing_disks([directory, *self._view.read_only])
+        return self._cgroups.groups(name, limits, self._settings.max_processes, devices)
+
+    def _start(self, directory: Path, job_id: int, base: int, order: bytes) -> tuple[int, int, int]:
+        """Prepare the job's directory and spawn its shim: pid, pidfd and the report pipe's read end."""
+        with contextlib.ExitStack() as stack:
+
+            def closing(fd: int) -> int:
+                stack.callback(os.close, fd)
+                return fd
+
+            work = directory / "work"
+            work.mkdir(mode=0o700)
+            os.chown(work, base, base)
+            folder = closing(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            lock = closing(os.open("lock", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            null = closing(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+            orders = closing(spec.sealed_memfd(order))
+            report, report_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            closing(report_end)
+            try:
+                descriptors = {0: null, 1: null, 2: null, 3: orders, 4: folder, 5: report_end, 6: lock}
+                pid, pidfd = spawn(str(self._shim), ["joblet-shim", str(job_id)], descriptors)
+            except BaseException:
+                os.close(report)
+                raise
+            return pid, pidfd, report
+
+    def _conclude(self, directory: Path, name: str) -> Exit | Lost:
+        """What is left of a job whose monitor has ended."""
+        try:
+            ended = record.read_exit(directory)
+        except BadRecord as error:
+            return Lost(f"lost: {error}")
+        if ended is not None:
+            return ended
+        self._cgroups.clean(name)
+        monitor = record.read_monitor(directory)
+        if monitor is None:
+            return Lost("lost: the server ended while it was launched")
+        if monitor.boot != self._boot:
+            return Lost("lost: the host was rebooted")
+        return Lost("lost: its monitor was killed")
+
+    def _open_monitor(self, monitor: record.Monitor) -> int | None:
+        """A pidfd of the monitor, if the process with its pid is still the same one."""
+        if monitor.boot != self._boot:
+            return None
+        try:
+            pidfd = os.pidfd_open(monitor.pid)
+        except OSError:
+            return None
+        if _start_time(monitor.pid) != monitor.start:
+            os.close(pidfd)
+            return None
+        return pidfd
+
+    def _finished(self, directory: Path, name: str, base: int) -> Exit | Lost:
+        self._ranges.give_back(base)
+        return self._conclude(directory, name)
+
+
+class Shim:
+    """A job under way: its monitor, followed by pidfd."""
+
+    def __init__(
+        self, executor: LocalExecutor, directory: Path, name: str, process: Process, started_at: int, base: int
+    ) -> None:
+        self.pid = process.pid
+        self.started_at = started_at
+        self._executor = executor
+        self._directory = directory
+        self._name = name
+        self._process = process
+        self._base = base
+
+    async def wait(self) -> Exit | Lost:
+        """Wait until the monitor has ended; what its record says."""
+        await self._process.wait()
+        return self._executor._finished(self._directory, self._name, self._base)
+
+    def stop(self) -> None:
+        """SIGTERM to the job, SIGKILL after the grace period: the monitor sees to both."""
+        self._process.send_signal(signal.SIGTERM)
+
+
+def shim_path() -> Path:
+    """The shim that was built with this package. Raises HostUnable when there is none."""
+    path = Path(str(resources.files("joblet") / "_bin" / "joblet-shim"))
+    if not path.is_file():
+        raise HostUnable(f"job execution requires the joblet-shim program, and this installation has none ({path})")
+    return path
+
+
+def lock_is_free(path: Path) -> bool:
+    """Whether no monitor holds the lock."""
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _start_time(pid: int) -> int | None:
+    """Field 22 of /proc/PID/stat (proc_pid_stat(5)); the second field may hold spaces and brackets."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return int(text.rpartition(")")[2].split()[19])
+
+
+async def _read_line(fd: int) -> bytes:
+    """All that comes from pipe `fd` until its end; closes it."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(fd, ready.set)
+    data = b""
+    try:
+        while True:
+            await ready.wait()
+            ready.clear()
+            with contextlib.suppress(BlockingIOError):
+                piece = os.read(fd, 4096)
+                if not piece:
+                    return data
+                data += piece
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)
+
+
+def _text(error: OSError) -> str:
+    text = error.strerror or str(error)
+    return text[:1].lower() + text[1:]

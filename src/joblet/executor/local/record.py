@@ -1,0 +1,94 @@
+"""What a shim says and leaves behind: its report line and the files of shim/PROTOCOL.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from joblet.executor.base import Exit, LaunchFailed
+
+_REPORT_MOST = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Monitor:
+    """Who a job's monitor is; all three must match before its pid is believed."""
+
+    pid: int
+    start: int
+    """field 22 of /proc/PID/stat: clock ticks since boot"""
+    boot: str
+
+
+class BadRecord(Exception):
+    """A file or line of the shim that is not of the protocol's form."""
+
+
+def parse_report(line: bytes) -> LaunchFailed | None:
+    """The report line: None when exec has succeeded. Raises BadRecord."""
+    text = line[:_REPORT_MOST].decode(errors="replace")
+    if not text.endswith("\n"):
+        raise BadRecord("the shim ended before it reported")
+    match text[:-1].split(" ", 3):
+        case ["started", pid] if pid.isdecimal():
+            return None
+        case ["failed", stage, errno, reason] if errno.isdecimal():
+            return LaunchFailed(stage, int(errno), reason)
+    raise BadRecord(f"not a report: {text[:-1]!r}")
+
+
+def read_monitor(directory: Path) -> Monitor | None:
+    """The `monitor` file, or None when the monitor did not get so far. Raises BadRecord."""
+    pairs = _read_pairs(directory / "monitor")
+    if pairs is None:
+        return None
+    return Monitor(_number(pairs, "pid"), _number(pairs, "start"), pairs.get("boot", ""))
+
+
+def read_started(directory: Path) -> int | None:
+    """When the command was exec'd, from the `started` file, or None when it was not. Raises BadRecord."""
+    pairs = _read_pairs(directory / "started")
+    return None if pairs is None else _number(pairs, "at")
+
+
+def read_exit(directory: Path) -> Exit | None:
+    """The exit record, or None when there is none. Raises BadRecord."""
+    pairs = _read_pairs(directory / "exit")
+    if pairs is None:
+        return None
+    if pairs.get("version") != "1" or pairs.get("end") != "1":
+        raise BadRecord("exit record of another version, or incomplete")
+    outcome = pairs.get("outcome")
+    if outcome not in ("exited", "signaled", "failed"):
+        raise BadRecord(f"exit record with outcome {outcome!r}")
+    launch_error = None
+    if outcome == "failed":
+        launch_error = LaunchFailed(pairs.get("stage", ""), _number(pairs, "errno"), pairs.get("reason", ""))
+    return Exit(
+        ended_at=_number(pairs, "ended_at"),
+        started_at=_number(pairs, "started_at") if "started_at" in pairs else None,
+        code=_number(pairs, "code") if outcome == "exited" else None,
+        signal=_number(pairs, "signal") if outcome == "signaled" else None,
+        stopped="stop" in pairs,
+        launch_error=launch_error,
+        log_bytes=_number(pairs, "log_bytes") if "log_bytes" in pairs else 0,
+        log_lost=_number(pairs, "log_lost") if "log_lost" in pairs else 0,
+        stats={key.removeprefix("stat."): _number(pairs, key) for key in pairs if key.startswith("stat.")},
+    )
+
+
+def _read_pairs(path: Path) -> dict[str, str] | None:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BadRecord(f"{path.name} cannot be read: {error.strerror}") from error
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+
+def _number(pairs: dict[str, str], key: str) -> int:
+    value = pairs.get(key, "")
+    if not value.isdecimal():
+        raise BadRecord(f"{key} is {value!r}, not a number")
+    return int(value)

@@ -1,0 +1,73 @@
+"""The one place that starts processes: posix_spawn with exact descriptors, followed by pidfd.
+
+uvloop's own subprocess support forks the interpreter, which takes twice as long (docs/decisions).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+from collections.abc import Mapping
+
+_ABOVE = 64
+"""Sources are moved to descriptors above every target, so that no dup2 overwrites another's source."""
+
+
+class Process:
+    """A process that is followed by pidfd; it may be our child or one that an earlier server started."""
+
+    def __init__(self, pid: int, pidfd: int, *, child: bool) -> None:
+        """Takes ownership of `pidfd`. Only a child is reaped."""
+        self.pid = pid
+        self._pidfd = pidfd
+        self._child = child
+        self._ended = asyncio.Event()
+        asyncio.get_running_loop().add_reader(pidfd, self._on_end)
+
+    async def wait(self) -> None:
+        """Wait until the process has ended."""
+        await self._ended.wait()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Signal the process; one that has ended is left alone."""
+        if not self._ended.is_set():
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    def close(self) -> None:
+        """Stop following a process, which goes on."""
+        if not self._ended.is_set():
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._ended.set()
+
+    def _on_end(self) -> None:
+        if self._child:
+            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        self.close()
+
+
+def spawn(path: str, argv: list[str], descriptors: Mapping[int, int]) -> tuple[int, int]:
+    """Start `path` in a session of its own, with an empty environment and just `descriptors` (target: source).
+
+    Returns its pid and a pidfd. The sources stay open here. Blocks for about a millisecond. Raises OSError.
+    """
+    moved = {target: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, _ABOVE) for target, source in descriptors.items()}
+    try:
+        pid = os.posix_spawn(
+            path,
+            argv,
+            {},
+            file_actions=[(os.POSIX_SPAWN_DUP2, source, target) for target, source in moved.items()],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXFSZ),
+        )
+    finally:
+        for source in moved.values():
+            os.close(source)
+    # The pid cannot be reused before it is reaped, and only its Process reaps it.
+    return pid, os.pidfd_open(pid)

@@ -1,0 +1,94 @@
+"""The orders for one job's shim, in the form of shim/PROTOCOL.md."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+WORK = "/work"
+"""the job's work directory as the job sees it"""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A control group to create for a job."""
+
+    path: Path
+    unified: bool
+    settings: tuple[tuple[str, str], ...]
+    """(file, value), written in this order before the command runs"""
+    stats: tuple[tuple[str, str], ...] = ()
+    """(name, file or file:key), read when the job has ended"""
+    kill: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What of the host a job sees."""
+
+    read_only: tuple[Path, ...]
+    masked: tuple[Path, ...]
+    tmp_bytes: int
+
+
+def encode(
+    *,
+    job_id: int,
+    uid_base: int,
+    id_count: int,
+    grace_ms: int,
+    view: View,
+    groups: Sequence[Group],
+    argv: Sequence[str],
+) -> bytes:
+    """The spec as the shim reads it."""
+    hostname = f"job-{job_id}"
+    pairs: list[tuple[str, str | int]] = [
+        ("version", 1),
+        ("id", job_id),
+        ("hostname", hostname),
+        ("uid_base", uid_base),
+        ("id_count", id_count),
+        ("grace_ms", grace_ms),
+        ("tmp_bytes", view.tmp_bytes),
+        ("work", WORK),
+        *(("ro", str(path)) for path in view.read_only),
+        *(("mask", str(path)) for path in view.masked),
+    ]
+    for group in groups:
+        pairs.append(("cgroup2" if group.unified else "cgroup", str(group.path)))
+        pairs += [("set", f"{file}={value}") for file, value in group.settings]
+        pairs += [("stat", f"{name}={source}") for name, source in group.stats]
+        if group.kill:
+            pairs.append(("kill", group.kill))
+    environment = {
+        "PATH": PATH,
+        "HOME": WORK,
+        "PWD": WORK,
+        "LANG": "C.UTF-8",
+        "HOSTNAME": hostname,
+        "JOBLET_JOB_ID": str(job_id),
+    }
+    pairs += [("env", f"{name}={value}") for name, value in environment.items()]
+    pairs += [("arg", arg) for arg in argv]
+    pairs.append(("end", ""))
+    return b"".join(f"{key}={value}\0".encode() for key, value in pairs)
+
+
+def sealed_memfd(data: bytes) -> int:
+    """A descriptor at offset 0 of a memory file that nobody can change any more."""
+    fd = os.memfd_create("joblet-spec", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(data)
+        os.lseek(fd, 0, os.SEEK_SET)
+        seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd

@@ -1,0 +1,163 @@
+"""What a job is: states, transitions, limits and the verdict on its end. No I/O."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+from joblet.errors import InvalidArgument
+
+DANGEROUS = frozenset(";&|`$(){}[]<>\n\0")
+"""Characters refused in a command; arguments go to execve as they are."""
+
+MAX_COMMAND_BYTES = 4095
+"""PATH_MAX less its NUL (limits.h)."""
+
+MAX_ARG_BYTES = 131071
+"""MAX_ARG_STRLEN less its NUL (execve(2))."""
+
+MAX_INT32 = 2**31 - 1
+
+
+class State(StrEnum):
+    """A job's status as clients see it."""
+
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str) -> Self:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    PENDING = "PENDING", "waits for a slot"
+    INITIALIZING = "INITIALIZING", "isolation and limits are being set up"
+    RUNNING = "RUNNING", "the command has been exec'd"
+    COMPLETED = "COMPLETED", "ended with exit code 0"
+    FAILED = "FAILED", "ended otherwise, or never ran"
+    STOPPED = "STOPPED", "ended by a user's request or a timeout"
+
+    @property
+    def final(self) -> bool:
+        return not TRANSITIONS[self]
+
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.PENDING: frozenset({State.INITIALIZING, State.FAILED, State.STOPPED}),
+    State.INITIALIZING: frozenset({State.RUNNING, State.FAILED, State.STOPPED}),
+    State.RUNNING: frozenset({State.COMPLETED, State.FAILED, State.STOPPED}),
+    State.COMPLETED: frozenset(),
+    State.FAILED: frozenset(),
+    State.STOPPED: frozenset(),
+}
+
+
+def sources(target: State) -> tuple[State, ...]:
+    """The states from which a job may go to `target`."""
+    return tuple(state for state, targets in TRANSITIONS.items() if target in targets)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a job may use at most."""
+
+    max_cpu: int
+    """percent of one core"""
+    max_memory: int
+    """MiB; swap does not add to it"""
+    max_iobps: int
+    """bytes per second of reading and, apart, of writing each block device; 0 is unlimited"""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job as it is stored. Instants are nanoseconds since the epoch."""
+
+    id: int
+    command: str
+    args: tuple[str, ...]
+    limits: Limits
+    state: State
+    owner: str
+    """CN of the client that submitted it"""
+    created_at: int
+    started_at: int | None = None
+    """when it left the queue"""
+    exec_at: int | None = None
+    """when its command was exec'd"""
+    ended_at: int | None = None
+    exit_code: int = 0
+    reason: str = ""
+    stop_reason: str = ""
+    """why it was asked to stop; set before it is signalled"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The final state of a job and why."""
+
+    state: State
+    exit_code: int
+    reason: str
+
+
+def validate_command(command: str, args: Sequence[str]) -> None:
+    """Raise InvalidArgument unless `command` and `args` can be given to execve(2) and are allowed."""
+    if not command:
+        raise InvalidArgument("invalid command: command cannot be empty")
+    if DANGEROUS.intersection(command):
+        raise InvalidArgument("invalid command: command contains dangerous characters")
+    size = len(command.encode())
+    if size > MAX_COMMAND_BYTES:
+        raise InvalidArgument(f"invalid command: command is {size} bytes long (at most {MAX_COMMAND_BYTES})")
+    for index, arg in enumerate(args):
+        if "\0" in arg:
+            raise InvalidArgument(f"invalid argument: args[{index}] contains a NUL byte")
+        size = len(arg.encode())
+        if size > MAX_ARG_BYTES:
+            raise InvalidArgument(f"invalid argument: args[{index}] is {size} bytes long (at most {MAX_ARG_BYTES})")
+
+
+def resolve_limits(asked: Limits, default: Limits, ceiling: Limits) -> Limits:
+    """Limits with 0 replaced by the default. Raise InvalidArgument for one below 0 or above its ceiling."""
+
+    def resolve(field: str, value: int, standard: int, most: int) -> int:
+        if not 0 <= value <= most:
+            raise InvalidArgument(f"job creation failed: {field} exceeds system limits ({value}, allowed 0 to {most})")
+        return value or standard
+
+    return Limits(
+        resolve("maxCPU", asked.max_cpu, default.max_cpu, ceiling.max_cpu),
+        resolve("maxMemory", asked.max_memory, default.max_memory, ceiling.max_memory),
+        resolve("maxIOBPS", asked.max_iobps, default.max_iobps, ceiling.max_iobps),
+    )
+
+
+def conclude(*, code: int | None, killed_by: int | None, stopped: bool, stop_reason: str, oom_kills: int) -> Ending:
+    """The verdict on a command that ran.
+
+    Exactly one of `code` (exit status) and `killed_by` (signal number) is given. `stopped` says that the job was
+    signalled on request, `stop_reason` on whose. `oom_kills` is the kernel's own count for the job's cgroup.
+    """
+    if stopped:
+        return Ending(State.STOPPED, -1, stop_reason or "stopped")
+    status = code if code is not None else 128 + (killed_by or 0)
+    if oom_kills and status == 128 + signal.SIGKILL:
+        return Ending(State.FAILED, status, "out of memory")
+    notice = f" ({oom_kills} of its processes killed: out of memory)" if oom_kills else ""
+    if status == 0:
+        return Ending(State.COMPLETED, 0, "exit code 0" + notice)
+    if killed_by is not None:
+        return Ending(State.FAILED, status, f"killed by signal {killed_by} ({signal_name(killed_by)})" + notice)
+    return Ending(State.FAILED, status, f"exit code {status}" + notice)
+
+
+def signal_name(number: int) -> str:
+    """`SIGTERM` for 15; real-time and unknown numbers by number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,194 @@
+"""Feeds the followers of logs.
+
+A follower reads the file by itself until it has caught up, then takes chunks from a bounded queue that the job's one
+tail task fills. A follower that falls behind loses its queue and goes back to reading the file: nothing is dropped,
+nobody is slowed by another, and memory stays bounded. Jobs that nobody follows cost nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from joblet.errors import ShuttingDown
+from joblet.logs.file import LogFile
+from joblet.logs.inotify import Inotify
+
+_QUEUED_CHUNKS = 16
+"""chunks a follower may be behind its tail; they are shared between followers, not copied"""
+
+
+class Chunk:
+    """A piece of a log. `wire` is room for its encoded form, so that followers share one encoding."""
+
+    __slots__ = ("payload", "start", "wire")
+
+    def __init__(self, start: int, payload: bytes) -> None:
+        self.start = start
+        self.payload = payload
+        self.wire: bytes | None = None
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.payload)
+
+    def after(self, offset: int) -> Chunk:
+        """The part of this chunk from `offset` on."""
+        return self if offset <= self.start else Chunk(offset, self.payload[offset - self.start :])
+
+
+class LogHub:
+    """The mutable state is the tails: one for each job that has followers which have caught up."""
+
+    def __init__(self) -> None:
+        self._inotify = Inotify()
+        self._tails: dict[int, _Tail] = {}
+        self._closed = asyncio.Event()
+
+    async def follow(self, job_id: int, path: Path, offset: int, ended: asyncio.Event) -> AsyncGenerator[Chunk]:
+        """The log at `path` from byte `offset` on, in order and complete, until `ended` is set and all is read.
+
+        Whoever sets `ended` calls `wake` after it. Raises ShuttingDown when the hub is closed before that.
+        """
+        with LogFile(path) as log:
+            cursor = offset
+            while True:
+                self._check_open()
+                complete = ended.is_set()
+                if payload := await log.read(cursor):
+                    chunk = Chunk(cursor, payload)
+                    cursor = chunk.end
+                    yield chunk
+                elif complete:
+                    return
+                elif (queue := self._attach(job_id, path, cursor, ended)) is not None:
+                    try:
+                        while (live := await queue.get()) is not None:
+                            if live.end > cursor:
+                                live = live.after(cursor)
+                                cursor = live.end
+                                yield live
+                    finally:
+                        self._detach(job_id, queue)
+
+    async def read(self, path: Path, offset: int) -> AsyncGenerator[Chunk]:
+        """What is in the log at `path` now, from byte `offset` on."""
+        try:
+            log = LogFile(path)
+        except FileNotFoundError:
+            return
+        with log:
+            while payload := await log.read(offset):
+                self._check_open()
+                chunk = Chunk(offset, payload)
+                offset = chunk.end
+                yield chunk
+
+    async def until(self, event: asyncio.Event) -> None:
+        """Wait for something that comes before a job's log. Raises ShuttingDown when the hub is closed before it."""
+        waiting = {asyncio.create_task(event.wait()), asyncio.create_task(self._closed.wait())}
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+        if not event.is_set():
+            raise ShuttingDown
+
+    def wake(self, job_id: int) -> None:
+        """The job has ended: its followers may end after the last byte."""
+        if tail := self._tails.get(job_id):
+            tail.wake.set()
+
+    async def close(self) -> None:
+        """End all streams with ShuttingDown."""
+        self._closed.set()
+        for job_id in list(self._tails):
+            await self._drop(job_id)
+        self._inotify.close()
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise ShuttingDown
+
+    def _attach(self, job_id: int, path: Path, cursor: int, ended: asyncio.Event) -> _Queue | None:
+        """A queue that goes on at `cursor`, or None when the tail is past it already."""
+        tail = self._tails.get(job_id)
+        if tail is None:
+            tail = self._tails[job_id] = _Tail(self._inotify, path, cursor, ended)
+        return tail.attach(cursor)
+
+    def _detach(self, job_id: int, queue: _Queue) -> None:
+        tail = self._tails.get(job_id)
+        if tail is not None:
+            tail.queues.discard(queue)
+            if not tail.queues:
+                tail.stop()
+                del self._tails[job_id]
+
+    async def _drop(self, job_id: int) -> None:
+        tail = self._tails.pop(job_id)
+        tail.stop()
+        await asyncio.gather(tail.task, return_exceptions=True)
+
+
+_Queue = asyncio.Queue[Chunk | None]
+
+
+class _Tail:
+    """Reads the growing end of one log for all who have caught up. None in a queue: go back to the file."""
+
+    def __init__(self, inotify: Inotify, path: Path, offset: int, ended: asyncio.Event) -> None:
+        self.queues: set[_Queue] = set()
+        self.wake = asyncio.Event()
+        self._inotify = inotify
+        self._log = LogFile(path)
+        self._offset = offset
+        self._ended = ended
+        self._watch = inotify.watch(path, self.wake.set)
+        self.task = asyncio.create_task(self._run())
+
+    def attach(self, cursor: int) -> _Queue | None:
+        if not self.queues:
+            self._offset = max(self._offset, cursor)
+        elif self._offset > cursor:
+            return None
+        queue: _Queue = asyncio.Queue(_QUEUED_CHUNKS + 1)  # one place is kept for the None that ends it
+        self.queues.add(queue)
+        self.wake.set()
+        return queue
+
+    def release(self) -> None:
+        """Send every follower back to its file."""
+        for queue in self.queues:
+            queue.put_nowait(None)
+        self.queues.clear()
+
+    def stop(self) -> None:
+        self.task.cancel()
+        self._inotify.unwatch(self._watch)
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                self.wake.clear()
+                complete = self._ended.is_set()
+                while self.queues and (payload := await self._log.read(self._offset)):
+                    self._broadcast(Chunk(self._offset, payload))
+                    await asyncio.sleep(0)
+                if complete:
+                    self.release()
+                await self.wake.wait()
+        finally:  # on an error too: followers then meet it in their own reading
+            self.release()
+            self._log.close()
+
+    def _broadcast(self, chunk: Chunk) -> None:
+        self._offset = chunk.end
+        for queue in tuple(self.queues):
+            if queue.qsize() < _QUEUED_CHUNKS:
+                queue.put_nowait(chunk)
+            else:
+                self.queues.discard(queue)
+                queue.put_nowait(None)

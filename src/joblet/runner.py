@@ -1,0 +1,330 @@
+"""The life of one job: queue, launch, watch, conclude; and finding the jobs of an earlier server again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from joblet import clock
+from joblet.admission import Admission
+from joblet.errors import HostUnable, JobNotFound, JobNotRunning, ShuttingDown, StoreFailed
+from joblet.executor.base import Executor, Exit, LaunchFailed, Lost, Running
+from joblet.job import Ending, Job, Limits, State, conclude, resolve_limits, validate_command
+from joblet.log import fields
+from joblet.logs import LogHub
+from joblet.store import Store
+
+log = logging.getLogger(__name__)
+
+_ISOLATION_STAGES = frozenset({"cgroup", "namespace", "rootfs", "privileges", "shim"})
+"""launch stages whose failure says something of the host, not of the job"""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the configuration and the host say of every job."""
+
+    default: Limits
+    ceiling: Limits
+    timeout: float
+    """seconds a job may run"""
+
+
+@dataclass(eq=False, slots=True)
+class Live:
+    """A job that has not ended. `job` is its last stored form."""
+
+    job: Job
+    launched: asyncio.Event = field(default_factory=asyncio.Event)
+    """its command has been exec'd, or never will be"""
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """its final state is stored and its log is complete"""
+    running: Running | None = None
+    stop_reason: str = ""
+    timer: asyncio.TimerHandle | None = None
+    task: asyncio.Task[None] | None = None
+
+
+class Runner:
+    """Runs jobs. The mutable state is the live jobs; what is not live has ended and is in the store."""
+
+    def __init__(self, store: Store, executor: Executor, admission: Admission, hub: LogHub, policy: Policy) -> None:
+        self._store = store
+        self._executor = executor
+        self._admission = admission
+        self._hub = hub
+        self._policy = policy
+        self._live: dict[int, Live] = {}
+        self._host_error: HostUnable | None = None
+        self._closing = False
+
+    async def probe(self) -> None:
+        """Find out whether the host can isolate and limit jobs; until it can, new jobs are refused."""
+        try:
+            await self._executor.probe()
+        except HostUnable as error:
+            if str(error) != str(self._host_error):
+                log.error("host cannot run jobs", extra=fields(error=str(error)))
+            self._host_error = error
+        else:
+            self._host_error = None
+
+    async def submit(self, command: str, args: Sequence[str], asked: Limits, owner: str) -> Live:
+        """Accept a job. When this returns, it is on disk and will run.
+
+        Raises InvalidArgument, QueueFull, HostUnable, StoreFailed or ShuttingDown, and then there is no job.
+        """
+        validate_command(command, args)
+        limits = resolve_limits(asked, self._policy.default, self._policy.ceiling)
+        if self._closing:
+            raise ShuttingDown
+        if self._host_error is not None:
+            await self.probe()
+            if self._host_error is not None:
+                raise self._host_error
+        admitted = self._admission.reserve()
+        state = State.INITIALIZING if admitted else State.PENDING
+        # What was begun is finished whether or not the client stays: no row without a runner.
+        accepting = self._accept(command, args, limits, owner, state)
+        return await asyncio.shield(asyncio.create_task(accepting))
+
+    async def _accept(self, command: str, args: Sequence[str], limits: Limits, owner: str, state: State) -> Live:
+        try:
+            job = await self._store.create(command, args, limits, owner, state, clock.now_ns())
+        except BaseException:
+            if state is State.PENDING:
+                self._admission.cancel_reservation()
+            else:
+                self._admission.release()
+            raise
+        live = self._start(job, None, reserved=True)
+        log.info("job accepted", extra=fields(jobId=job.id, status=job.state, command=_shown(job), owner=owner))
+        return live
+
+    def find(self, job_id: str) -> Live | None:
+        """A job that has not ended."""
+        return self._live.get(parse_id(job_id))
+
+    async def get(self, job_id: str) -> Job:
+        """A job as it is now. Raises JobNotFound."""
+        number = parse_id(job_id)
+        job = await self._store.get(number)
+        if job is None:
+            raise JobNotFound(job_id)
+        return job
+
+    async def all(self) -> list[Job]:
+        """Every job, by id."""
+        return await self._store.all()
+
+    def live_names(self) -> set[str]:
+        """Ids of the jobs that have not ended."""
+        return {str(job_id) for job_id in self._live}
+
+    def place(self, job: Job) -> int:
+        """A waiting job's place in the queue, from 1."""
+        return self._admission.place(job.id)
+
+    async def stop(self, job_id: str, reason: str) -> Job:
+        """End a job; returns when it has ended and nothing of it is left.
+
+        Raises JobNotFound, or JobNotRunning when it has ended otherwise, before this or meanwhile.
+        """
+        live = self.find(job_id)
+        if live is not None:
+            await self._request_stop(live, reason)
+            await live.ended.wait()
+        job = await self.get(job_id)
+        if live is None or job.state is not State.STOPPED:
+            raise JobNotRunning(job.id, job.state)
+        return job
+
+    async def recover(self) -> None:
+        """Take up every unfinished job of an earlier server where it is now."""
+        for job in await self._store.unfinished():
+            if job.state is State.PENDING:
+                self._start(job, None, reserved=False)
+                continue
+            self._admission.occupy()
+            found = await self._executor.recover(job)
+            log.info("job found again", extra=fields(jobId=job.id, status=job.state, found=type(found).__name__))
+            self._start(job, found, reserved=False)
+
+    async def close(self) -> None:
+        """Stop following jobs; they go on, and the next server finds them again."""
+        self._closing = True
+        tasks = [live.task for live in self._live.values() if live.task]
+        for live in self._live.values():
+            if live.timer:
+                live.timer.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, job: Job, found: Running | Exit | Lost | None, *, reserved: bool) -> Live:
+        live = self._live[job.id] = Live(job, stop_reason=job.stop_reason)
+        turn = self._admission.enqueue(job.id, reserved=reserved) if job.state is State.PENDING else None
+        live.task = asyncio.create_task(self._live_through(live, turn, found), name=f"job-{job.id}")
+        return live
+
+    async def _live_through(
+        self, live: Live, turn: asyncio.Future[None] | None, found: Running | Exit | Lost | None
+    ) -> None:
+        """One job from its place in the queue to its final state."""
+        try:
+            if turn is not None and not await self._wait_turn(live, turn):
+                return
+            try:
+                await self._run(live, found)
+            finally:
+                if not self._closing:
+                    self._admission.release()
+        except StoreFailed as error:
+            log.error("job state cannot be stored", extra=fields(jobId=live.job.id, error=str(error)))
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("job runner failed", extra=fields(jobId=live.job.id))
+        finally:
+            self._finish(live)
+
+    async def _wait_turn(self, live: Live, turn: asyncio.Future[None]) -> bool:
+        """Wait in the queue; False when the job was stopped there."""
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled() or self._closing:
+                raise
+            await self._end(live, Ending(State.STOPPED, -1, live.stop_reason), clock.now_ns())
+            return False
+        live.job = await self._store.transition(live.job.id, State.INITIALIZING, started_at=clock.now_ns())
+        return True
+
+    async def _run(self, live: Live, found: Running | Exit | Lost | None) -> None:
+        if found is None:
+            if live.stop_reason:
+                await self._end(live, Ending(State.STOPPED, -1, live.stop_reason), clock.now_ns())
+                return
+            try:
+                found = await self._executor.launch(live.job)
+            except LaunchFailed as error:
+                await self._conclude_launch(live, error, clock.now_ns())
+                return
+        if not isinstance(found, (Exit, Lost)):
+            found = await self._watch(live, found)
+        await self._conclude(live, found)
+
+    async def _watch(self, live: Live, running: Running) -> Exit | Lost:
+        """Follow a job whose command has been exec'd until it has ended."""
+        job = live.job
+        if job.state is State.INITIALIZING:
+            job = live.job = await self._store.transition(job.id, State.RUNNING, exec_at=running.started_at)
+            took = (running.started_at - (job.started_at or running.started_at)) // 1_000_000
+            log.info(
+                "job started successfully",
+                extra=fields(jobId=job.id, pid=running.pid, command=_shown(job), duration=f"{max(took, 0)}ms"),
+            )
+        live.running = running
+        live.launched.set()
+        if live.stop_reason:
+            running.stop()
+        else:
+            left = self._policy.timeout - (clock.now_ns() - running.started_at) / 1e9
+            live.timer = asyncio.get_running_loop().call_later(max(left, 0), self._on_timeout, live)
+        return await running.wait()
+
+    def _on_timeout(self, live: Live) -> None:
+        reason = f"timeout after {clock.format_duration(self._policy.timeout)}"
+        live.timer = None
+        stopping = asyncio.create_task(self._request_stop(live, reason))
+        stopping.add_done_callback(_log_failure)
+
+    async def _request_stop(self, live: Live, reason: str) -> None:
+        """Have a job stopped, in whatever state it is. The reason is on disk before the first signal."""
+        if _was_asked(live):
+            return
+        await self._store.request_stop(live.job.id, reason)
+        if _was_asked(live):  # by another request, meanwhile
+            return
+        live.stop_reason = reason
+        if not self._admission.withdraw(live.job.id) and live.running is not None:
+            live.running.stop()
+
+    async def _conclude(self, live: Live, end: Exit | Lost) -> None:
+        if isinstance(end, Lost):
+            await self._end(live, Ending(State.FAILED, -1, end.reason), clock.now_ns())
+            return
+        if end.launch_error is not None:
+            await self._conclude_launch(live, end.launch_error, end.ended_at)
+            return
+        if live.job.state is State.INITIALIZING:
+            live.job = await self._store.transition(live.job.id, State.RUNNING, exec_at=end.started_at)
+        ending = conclude(
+            code=end.code,
+            killed_by=end.signal,
+            stopped=end.stopped,
+            stop_reason=live.stop_reason,
+            oom_kills=end.stats.get("oom_kill", 0),
+        )
+        if end.log_lost:
+            log.warning("job output lost", extra=fields(jobId=live.job.id, bytes=end.log_lost))
+        await self._end(live, ending, end.ended_at)
+
+    async def _conclude_launch(self, live: Live, error: LaunchFailed, ended_at: int) -> None:
+        if live.stop_reason:
+            await self._end(live, Ending(State.STOPPED, -1, live.stop_reason), ended_at)
+            return
+        await self._end(live, Ending(State.FAILED, error.exit_code, str(error)), ended_at)
+        if error.stage in _ISOLATION_STAGES:
+            await self.probe()
+
+    async def _end(self, live: Live, ending: Ending, ended_at: int) -> None:
+        job = live.job = await self._store.transition(
+            live.job.id,
+            ending.state,
+            ended_at=ended_at,
+            exit_code=ending.exit_code,
+            reason=ending.reason,
+        )
+        level = logging.ERROR if job.state is State.FAILED else logging.INFO
+        took = clock.format_duration((ended_at - (job.exec_at or ended_at)) / 1e9)
+        log.log(
+            level,
+            "job ended",
+            extra=fields(jobId=job.id, status=job.state, exitCode=job.exit_code, reason=job.reason, duration=took),
+        )
+
+    def _finish(self, live: Live) -> None:
+        if live.timer is not None:
+            live.timer.cancel()
+        if self._closing and not live.job.state.final:
+            return
+        del self._live[live.job.id]
+        live.launched.set()
+        live.ended.set()
+        self._hub.wake(live.job.id)
+
+
+def parse_id(text: str) -> int:
+    """The number of a job id. Raises JobNotFound for a text that no job's id can be."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 18 and text == str(int(text))):
+        raise JobNotFound(text)
+    return int(text)
+
+
+def _was_asked(live: Live) -> bool:
+    return bool(live.stop_reason)
+
+
+def _shown(job: Job) -> str:
+    """The command line for the server's log, cut to a readable length."""
+    line = shlex.join([job.command, *job.args])
+    return line if len(line) <= 200 else line[:200] + "..."
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("job could not be stopped", extra=fields(error=str(error)))

@@ -1,0 +1,230 @@
+"""`joblet serve`: wires the parts and runs them until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import secrets
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+import uvloop
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpclib.config import Configuration
+from grpclib.health.service import Health
+from grpclib.reflection.service import ServerReflection
+from grpclib.server import Server
+
+from joblet import __version__, config, job
+from joblet import log as logs_of_server
+from joblet.admission import Admission
+from joblet.config import Config, ConfigError
+from joblet.errors import HostUnable, StoreFailed
+from joblet.executor.local import LocalExecutor, Settings, ceiling
+from joblet.log import fields
+from joblet.logs import LogHub
+from joblet.runner import Policy, Runner
+from joblet.server.jobs import JobletService, JobService
+from joblet.server.rpc import Codec, Gate
+from joblet.server.tls import server_context
+from joblet.store import Store
+
+log = logging.getLogger(__name__)
+
+_DRAIN_SECONDS = 5.0
+_STREAM_WINDOW = 1 << 20
+_CONNECTION_WINDOW = 4 << 20
+"""bytes a client may send ahead of us; bounds the memory one can take"""
+
+
+class StartError(Exception):
+    """The server cannot start; the message says why."""
+
+
+def serve(config_path: Path) -> int:
+    """Run the server in the foreground until SIGTERM or SIGINT; the process's exit status."""
+    try:
+        settings = config.load(config_path)
+    except ConfigError as error:
+        for line in str(error).splitlines():
+            print(f"Error: {line}", file=sys.stderr)
+        return 1
+    listener = logs_of_server.start(settings.logging.level, settings.logging.format)
+    try:
+        uvloop.run(_serve(settings, config_path.absolute()))
+    except (ConfigError, HostUnable, StartError, StoreFailed) as error:
+        log.error("server cannot start", extra=fields(error=str(error)))
+        return 1
+    finally:
+        listener.stop()
+    return 0
+
+
+async def _serve(settings: Config, config_path: Path) -> None:
+    base = config_path.parent
+    tls = server_context(settings.security, base)
+    stop = _stop_signals()
+    async with contextlib.AsyncExitStack() as stack:
+        state_dir = stack.enter_context(_state_dir(settings.state_dir(base)))
+        store = Store(state_dir / "joblet.db")
+        stack.push_async_callback(store.close)
+        hub = LogHub()
+        executor = LocalExecutor(_executor_settings(settings, config_path, state_dir), _instance(state_dir))
+        stack.callback(executor.close)
+        admission = Admission(settings.joblet.maxConcurrentJobs, settings.joblet.maxQueuedJobs)
+        runner = Runner(store, executor, admission, hub, _policy(settings))
+        await runner.recover()
+        executor.clean_leftovers(runner.live_names())
+        await runner.probe()
+        stack.push_async_callback(runner.close)
+        server = _grpc_server(settings, [JobletService(runner, executor, hub), JobService()])
+        gate = Gate(server, settings.grpc.maxRecvMsgSize)
+        address = await _listen(server, settings, tls)
+        log.info(
+            "server accepting connections",
+            extra=fields(
+                address=address[0],
+                port=address[1],
+                version=__version__,
+                cgroup=executor.cgroup_version,
+                stateDir=str(state_dir),
+            ),
+        )
+        _notify_systemd("READY=1")
+        await stop.wait()
+        log.info("server is shutting down; jobs go on")
+        _notify_systemd("STOPPING=1")
+        await hub.close()
+        await gate.drain(_DRAIN_SECONDS)
+        server.close()
+        await server.wait_closed()
+    log.info("server stopped")
+
+
+def _stop_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.set_exception_handler(_on_loop_exception)
+    return stop
+
+
+@contextlib.contextmanager
+def _state_dir(path: Path) -> Iterator[Path]:
+    """The state directory, made if absent, and held against a second server."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = path.resolve()
+        lock = os.open(path / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartError(f"state directory {path}: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield path
+    except BlockingIOError:
+        raise StartError(f"state directory {path} is in use by another joblet server") from None
+    finally:
+        os.close(lock)
+
+
+def _instance(state_dir: Path) -> str:
+    """The name that tells this state directory's control groups from another's; made once."""
+    path = state_dir / "instance"
+    with contextlib.suppress(FileNotFoundError):
+        if name := path.read_text(encoding="ascii").strip():
+            return name
+    name = secrets.token_hex(4)
+    path.write_text(name + "\n", encoding="ascii")
+    return name
+
+
+def _executor_settings(settings: Config, config_path: Path, state_dir: Path) -> Settings:
+    files = (settings.security.caCert, settings.security.serverCert, settings.security.serverKey)
+    private = {(config_path.parent / value).resolve().parent for value in files if not config.is_pem(value)}
+    return Settings(
+        state_dir=state_dir,
+        private=(*sorted(private - _never_masked()), config_path.resolve()),
+        grace=settings.joblet.cleanupTimeout,
+        max_processes=settings.joblet.maxProcesses,
+    )
+
+
+def _never_masked() -> set[Path]:
+    """Directories that jobs need; keys that lie in one are protected by their mode alone."""
+    return {Path(name).resolve() for name in ("/", "/etc", "/usr", "/usr/lib", "/usr/bin", "/usr/local", "/usr/share")}
+
+
+def _policy(settings: Config) -> Policy:
+    section = settings.joblet
+    most = ceiling()
+    default = job.Limits(section.defaultCpuLimit, section.defaultMemoryLimit, section.defaultIoLimit)
+    for key, value, bound in (
+        ("defaultCpuLimit", default.max_cpu, most.max_cpu),
+        ("defaultMemoryLimit", default.max_memory, most.max_memory),
+    ):
+        if value > bound:
+            raise ConfigError(f"joblet.{key}: {value} is more than this host has ({bound})")
+    return Policy(default=default, ceiling=most, timeout=section.jobTimeout)
+
+
+def _grpc_server(settings: Config, services: list[JobletService | JobService]) -> Server:
+    pool = DescriptorPool()
+    descriptors = FileDescriptorSet.FromString((resources.files("joblet.proto") / "joblet.binpb").read_bytes())
+    for file in descriptors.file:
+        pool.Add(file)
+    return Server(
+        [*ServerReflection.extend(services, pool=pool), Health()],
+        codec=Codec(settings.grpc.maxSendMsgSize),
+        config=Configuration(
+            _keepalive_time=settings.grpc.keepAliveTime,
+            _keepalive_permit_without_calls=True,
+            _http2_max_pings_without_data=0,
+            _http2_min_sent_ping_interval_without_data=settings.grpc.keepAliveTime,
+            http2_connection_window_size=_CONNECTION_WINDOW,
+            http2_stream_window_size=_STREAM_WINDOW,
+        ),
+    )
+
+
+async def _listen(server: Server, settings: Config, tls: ssl.SSLContext) -> tuple[str, int]:
+    host, port = settings.server.address, settings.server.port
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise StartError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+    listening.setblocking(False)
+    await server.start(sock=listening, ssl=tls, backlog=1024)
+    name = listening.getsockname()
+    return name[0], name[1]
+
+
+def _notify_systemd(state: str) -> None:
+    """sd_notify(3), where systemd asks for it."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+            channel.connect("\0" + address[1:] if address.startswith("@") else address)
+            channel.send(state.encode())
+
+
+def _on_loop_exception(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    error = context.get("exception")
+    if isinstance(error, (ConnectionError, OSError)):
+        log.debug("connection ended", extra=fields(error=str(error)))
+        return
+    log.error(
+        str(context.get("message")),
+        extra=fields(error=repr(error)),
+        exc_info=error if isinstance(error, Exception) else None,
+    )

@@ -1,0 +1,71 @@
+"""Who may do what: the role in the client's certificate and the operations of each role (API.md)."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from joblet.errors import PermissionDenied, Unauthenticated
+
+_READ = frozenset({"get_job", "list_jobs", "get_job_logs", "get_workflow", "list_workflows", "health", "reflection"})
+_WRITE = frozenset({"run_job", "stop_job", "run_workflow"})
+
+ROLES: Mapping[str, frozenset[str]] = {"admin": _READ | _WRITE, "viewer": _READ}
+"""The operations of each role. What is not here is denied."""
+
+OPERATIONS: Mapping[str, str] = {
+    "/joblet.JobletService/RunJob": "run_job",
+    "/joblet.JobletService/GetJobStatus": "get_job",
+    "/joblet.JobletService/StopJob": "stop_job",
+    "/joblet.JobletService/ListJobs": "list_jobs",
+    "/joblet.JobletService/GetJobLogs": "get_job_logs",
+    "/joblet.JobService/RunWorkflow": "run_workflow",
+    "/joblet.JobService/GetWorkflowStatus": "get_workflow",
+    "/joblet.JobService/ListWorkflows": "list_workflows",
+    "/joblet.JobService/GetWorkflowJobs": "get_workflow",
+    "/grpc.health.v1.Health/Check": "health",
+    "/grpc.health.v1.Health/Watch": "health",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": "reflection",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": "reflection",
+}
+"""The operation that each rpc is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The client of a call, by its verified certificate."""
+
+    name: str
+    """CN"""
+    role: str
+    """`admin`, `viewer` or `unknown`"""
+
+
+caller: contextvars.ContextVar[Caller] = contextvars.ContextVar("caller")
+"""The client of the call that the current task handles."""
+
+
+def identify(certificate: Mapping[str, Any] | None) -> Caller:
+    """The client that a verified certificate (`ssl.SSLSocket.getpeercert`) names.
+
+    Its role is the one OU, `admin` or `viewer` in any case; another, none or several OUs give the role `unknown`, which
+    may do nothing. Raises Unauthenticated without a certificate.
+    """
+    if not certificate:
+        raise Unauthenticated
+    names: dict[str, list[str]] = {}
+    for attributes in certificate.get("subject", ()):
+        for key, value in attributes:
+            names.setdefault(key, []).append(value)
+    units = [unit.lower() for unit in names.get("organizationalUnitName", ())]
+    role = units[0] if len(units) == 1 and units[0] in ROLES else "unknown"
+    return Caller(names.get("commonName", [""])[0], role)
+
+
+def authorise(who: Caller, method: str) -> None:
+    """Raise PermissionDenied unless the client's role may call `method` (`/package.Service/Method`)."""
+    operation = OPERATIONS.get(method, "unknown")
+    if operation not in ROLES.get(who.role, frozenset()):
+        raise PermissionDenied(who.role, operation)

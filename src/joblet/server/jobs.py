@@ -1,0 +1,117 @@
+"""JobletService: translates between messages and the runner."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import cast
+
+from joblet.clock import rfc3339
+from joblet.errors import InvalidArgument
+from joblet.executor.base import Executor
+from joblet.job import Job, Limits, State
+from joblet.logs import LogHub
+from joblet.logs.hub import Chunk
+from joblet.proto import joblet as pb
+from joblet.runner import Runner
+from joblet.server.auth import caller
+from joblet.server.rpc import Encoded
+
+
+class JobletService(pb.JobletServiceBase):
+    """The five rpcs of API.md."""
+
+    def __init__(self, runner: Runner, executor: Executor, hub: LogHub) -> None:
+        self._runner = runner
+        self._executor = executor
+        self._hub = hub
+
+    async def run_job(self, message: pb.RunJobReq) -> pb.RunJobRes:
+        asked = Limits(message.max_cpu, message.max_memory, message.max_iobps)
+        live = await self._runner.submit(message.command, message.args, asked, caller.get().name)
+        if message.wait_for_start:
+            await live.launched.wait()
+        job = live.job
+        return pb.RunJobRes(
+            id=str(job.id),
+            command=job.command,
+            args=list(job.args),
+            max_cpu=job.limits.max_cpu,
+            max_memory=job.limits.max_memory,
+            max_iobps=job.limits.max_iobps,
+            status=job.state,
+            start_time=rfc3339(job.started_at),
+            end_time=rfc3339(job.ended_at),
+            exit_code=job.exit_code,
+            reason=self._reason(job),
+        )
+
+    async def get_job_status(self, message: pb.GetJobStatusReq) -> pb.GetJobStatusRes:
+        job = await self._runner.get(message.id)
+        return pb.GetJobStatusRes(
+            id=str(job.id),
+            command=job.command,
+            args=list(job.args),
+            max_cpu=job.limits.max_cpu,
+            max_memory=job.limits.max_memory,
+            max_iobps=job.limits.max_iobps,
+            status=job.state,
+            start_time=rfc3339(job.started_at),
+            end_time=rfc3339(job.ended_at),
+            exit_code=job.exit_code,
+            reason=self._reason(job),
+        )
+
+    async def stop_job(self, message: pb.StopJobReq) -> pb.StopJobRes:
+        job = await self._runner.stop(message.id, f"stopped by {caller.get().name}")
+        return pb.StopJobRes(id=str(job.id), status=job.state, end_time=rfc3339(job.ended_at), exit_code=job.exit_code)
+
+    async def list_jobs(self, message: pb.EmptyRequest) -> pb.Jobs:
+        return pb.Jobs(jobs=[self._listed(job) for job in await self._runner.all()])
+
+    async def get_job_logs(self, message: pb.GetJobLogsReq) -> AsyncIterator[pb.DataChunk]:
+        if message.offset >= 2**63:
+            raise InvalidArgument(f"offset {message.offset} is beyond any log (at most {2**63 - 1})")
+        job = await self._runner.get(message.id)
+        # A chunk goes out in the form that all followers of the job share.
+        async with aclosing(self._chunks(job, message)) as chunks:
+            async for chunk in chunks:
+                if chunk.wire is None:
+                    chunk.wire = bytes(pb.DataChunk(payload=chunk.payload))
+                yield cast(pb.DataChunk, Encoded(chunk.wire))
+
+    async def _chunks(self, job: Job, message: pb.GetJobLogsReq) -> AsyncGenerator[Chunk]:
+        path = self._executor.log_path(job.id)
+        live = self._runner.find(message.id)
+        if live is None or message.no_follow:
+            source = self._hub.read(path, message.offset)
+        else:
+            await self._hub.until(live.launched)
+            source = self._hub.follow(job.id, path, message.offset, live.ended)
+        async with aclosing(source):
+            async for chunk in source:
+                yield chunk
+
+    def _listed(self, job: Job) -> pb.Job:
+        return pb.Job(
+            id=str(job.id),
+            command=job.command,
+            args=list(job.args),
+            max_cpu=job.limits.max_cpu,
+            max_memory=job.limits.max_memory,
+            max_iobps=job.limits.max_iobps,
+            status=job.state,
+            start_time=rfc3339(job.started_at),
+            end_time=rfc3339(job.ended_at),
+            exit_code=job.exit_code,
+            reason=self._reason(job),
+        )
+
+    def _reason(self, job: Job) -> str:
+        if job.state is State.PENDING:
+            return f"waiting for a slot, place {self._runner.place(job)} in the queue"
+        return job.reason
+
+
+class JobService(pb.JobServiceBase):
+    """Workflows: the rpcs answer UNIMPLEMENTED until there is an engine behind them."""

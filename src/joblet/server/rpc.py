@@ -1,0 +1,140 @@
+"""What happens to every call before and after its handler: authorise, bound, translate errors."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+import grpclib.server
+from grpclib.const import Status
+from grpclib.encoding.base import CodecBase
+from grpclib.events import RecvRequest, listen
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+
+from joblet.errors import InvalidArgument, JobletError, ShuttingDown, TooLarge
+from joblet.log import fields
+from joblet.server import auth
+
+if TYPE_CHECKING:
+    from grpclib._typing import IServerMethodFunc
+
+log = logging.getLogger(__name__)
+
+_HEADER_BYTES = 5
+"""compression flag and length, before every gRPC message"""
+
+
+class Encoded:
+    """A message in its wire form already, for one that goes to many clients."""
+
+    __slots__ = ("wire",)
+
+    def __init__(self, wire: bytes) -> None:
+        self.wire = wire
+
+
+class Codec(CodecBase):
+    """Protobuf messages of both kinds (ours, and google's for health and reflection), bounded when sent."""
+
+    __content_subtype__ = "proto"
+
+    def __init__(self, max_send: int) -> None:
+        self._max_send = max_send
+
+    def encode(self, message: Any, message_type: Any) -> bytes:
+        """Raises TooLarge."""
+        wire: bytes = message.wire if isinstance(message, Encoded) else message.SerializeToString()
+        if len(wire) > self._max_send:
+            raise TooLarge("response", len(wire), self._max_send, "maxSendMsgSize")
+        return wire
+
+    def decode(self, data: bytes, message_type: Any) -> Any:
+        """Raises InvalidArgument for bytes that are no such message."""
+        try:
+            return message_type.FromString(data)
+        except Exception as error:  # the decoder raises whatever its innermost step does
+            raise InvalidArgument(f"request is not a valid {message_type.__name__}: {error}") from error
+
+
+class Gate:
+    """Stands before every handler of a server. The mutable state is the calls under way."""
+
+    def __init__(self, server: grpclib.server.Server, max_receive: int) -> None:
+        self._max_receive = max_receive
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._closing = False
+        listen(server, RecvRequest, self._on_request)
+
+    async def drain(self, patience: float) -> None:
+        """Refuse new calls and wait at most `patience` seconds for those under way."""
+        self._closing = True
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=patience)
+
+    async def _on_request(self, event: RecvRequest) -> None:
+        who = None
+        try:
+            if self._closing:
+                raise ShuttingDown
+            who = auth.identify(event.peer.cert())
+            auth.authorise(who, event.method_name)
+        except JobletError as error:
+            name, role = (who.name, who.role) if who else ("", "")
+            log.warning(
+                "call refused",
+                extra=fields(method=event.method_name, client=name, role=role, peer=_peer(event), error=str(error)),
+            )
+            raise GRPCError(error.status, str(error)) from None
+        auth.caller.set(who)
+        event.method_func = self._guard(event.method_func, event.method_name)
+
+    def _guard(self, method: IServerMethodFunc, name: str) -> IServerMethodFunc:
+        async def guarded(stream: grpclib.server.Stream[Any, Any]) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._calls.add(task)
+            _bound(stream, self._max_receive)
+            try:
+                await method(stream)
+            except JobletError as error:
+                raise GRPCError(error.status, str(error)) from None
+            except (GRPCError, StreamTerminatedError, TimeoutError):
+                raise
+            except Exception:
+                log.exception("call failed", extra=fields(method=name))
+                raise GRPCError(Status.INTERNAL, "internal error") from None
+            finally:
+                self._calls.discard(task)
+
+        return guarded
+
+
+def _bound(stream: grpclib.server.Stream[Any, Any], most: int) -> None:
+    """Refuse a message of this call by the length in its header, before it is received.
+
+    grpclib has no such bound. Its `recv_message` reads header and body with two `recv_data` calls, which is where one
+    can be put.
+    """
+    inner = stream._stream.recv_data
+
+    async def recv_data(size: int) -> bytes:
+        if size > most:
+            raise TooLarge("request", size, most, "maxRecvMsgSize")
+        try:
+            data = await inner(size)
+        except AssertionError:
+            raise InvalidArgument("request message is incomplete") from None
+        if size == _HEADER_BYTES:
+            if not data and not stream._cardinality.client_streaming:
+                raise InvalidArgument("request holds no message")
+            if data and data[0]:
+                raise GRPCError(Status.UNIMPLEMENTED, "request compression is not supported")
+        return data
+
+    stream._stream.recv_data = recv_data  # type: ignore[method-assign]
+
+
+def _peer(event: RecvRequest) -> str:
+    address = event.peer.addr()
+    return f"{address[0]}:{address[1]}" if address else ""

@@ -1,0 +1,5 @@
+"""Durable state of jobs."""
+
+from joblet.store.sqlite import Store
+
+__all__ = ["Store"]

@@ -1,0 +1,24 @@
+"""The database's schema: numbered steps in `sql/`, applied in order, forward only."""
+
+from __future__ import annotations
+
+import sqlite3
+from importlib import resources
+
+from joblet.errors import StoreFailed
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the database to the newest schema. Raises StoreFailed when it is newer than this program knows."""
+    steps = _steps()
+    (have,) = connection.execute("PRAGMA user_version").fetchone()
+    if have > len(steps):
+        raise StoreFailed(f"the database has schema {have}, this joblet knows up to {len(steps)}: use a newer joblet")
+    for number, script in enumerate(steps[have:], start=have + 1):
+        connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+
+
+def _steps() -> list[str]:
+    folder = resources.files("joblet.store.sql")
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    return [(folder / name).read_text(encoding="utf-8") for name in names]
