@@ -13,12 +13,9 @@ import socket
 import ssl
 import sys
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 
 import uvloop
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
-from google.protobuf.descriptor_pool import DescriptorPool
 from grpclib.config import Configuration
 from grpclib.health.service import Health
 from grpclib.reflection.service import ServerReflection
@@ -33,6 +30,7 @@ from joblet.executor.local import LocalExecutor, Settings, ceiling
 from joblet.log import fields
 from joblet.logs import LogHub
 from joblet.runner import Policy, Runner
+from joblet.server.descriptors import Descriptors
 from joblet.server.jobs import JobletService, JobService
 from joblet.server.rpc import Codec, Gate
 from joblet.server.tls import server_context
@@ -83,7 +81,7 @@ async def _serve(settings: Config, config_path: Path) -> None:
         admission = Admission(settings.joblet.maxConcurrentJobs, settings.joblet.maxQueuedJobs)
         runner = Runner(store, executor, admission, hub, _policy(settings))
         await runner.recover()
-        executor.clean_leftovers(runner.live_names())
+        await executor.clean_leftovers(runner.live_names())
         await runner.probe()
         stack.push_async_callback(runner.close)
         server = _grpc_server(settings, [JobletService(runner, executor, hub), JobService()])
@@ -178,13 +176,10 @@ def _policy(settings: Config) -> Policy:
 
 
 def _grpc_server(settings: Config, services: list[JobletService | JobService]) -> Server:
-    pool = DescriptorPool()
-    descriptors = FileDescriptorSet.FromString((resources.files("joblet.proto") / "joblet.binpb").read_bytes())
-    for file in descriptors.file:
-        pool.Add(file)
+    descriptors = Descriptors()
     return Server(
-        [*ServerReflection.extend(services, pool=pool), Health()],
-        codec=Codec(settings.grpc.maxSendMsgSize),
+        [*ServerReflection.extend(services, pool=descriptors.pool), Health()],
+        codec=Codec(descriptors, settings.grpc.maxSendMsgSize),
         config=Configuration(
             _keepalive_time=settings.grpc.keepAliveTime,
             _keepalive_permit_without_calls=True,

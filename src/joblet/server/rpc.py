@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
+import betterproto2
 import grpclib.server
 from grpclib.const import Status
 from grpclib.encoding.base import CodecBase
@@ -15,14 +16,12 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from joblet.errors import InvalidArgument, JobletError, ShuttingDown, TooLarge
 from joblet.log import fields
 from joblet.server import auth
+from joblet.server.descriptors import Descriptors
 
 if TYPE_CHECKING:
     from grpclib._typing import IServerMethodFunc
 
 log = logging.getLogger(__name__)
-
-_HEADER_BYTES = 5
-"""compression flag and length, before every gRPC message"""
 
 
 class Encoded:
@@ -39,7 +38,8 @@ class Codec(CodecBase):
 
     __content_subtype__ = "proto"
 
-    def __init__(self, max_send: int) -> None:
+    def __init__(self, descriptors: Descriptors, max_send: int) -> None:
+        self._descriptors = descriptors
         self._max_send = max_send
 
     def encode(self, message: Any, message_type: Any) -> bytes:
@@ -52,6 +52,8 @@ class Codec(CodecBase):
     def decode(self, data: bytes, message_type: Any) -> Any:
         """Raises InvalidArgument for bytes that are no such message."""
         try:
+            if issubclass(message_type, betterproto2.Message):
+                self._descriptors.check(message_type.__name__, data)
             return message_type.FromString(data)
         except Exception as error:  # the decoder raises whatever its innermost step does
             raise InvalidArgument(f"request is not a valid {message_type.__name__}: {error}") from error
@@ -113,23 +115,26 @@ class Gate:
 def _bound(stream: grpclib.server.Stream[Any, Any], most: int) -> None:
     """Refuse a message of this call by the length in its header, before it is received.
 
-    grpclib has no such bound. Its `recv_message` reads header and body with two `recv_data` calls, which is where one
-    can be put.
+    grpclib has no such bound. Its `recv_message` reads header (compression flag and length) and body with two calls of
+    `recv_data`, which is where one can be put.
     """
     inner = stream._stream.recv_data
+    header_is_next = True
 
     async def recv_data(size: int) -> bytes:
+        nonlocal header_is_next
         if size > most:
             raise TooLarge("request", size, most, "maxRecvMsgSize")
         try:
             data = await inner(size)
         except AssertionError:
             raise InvalidArgument("request message is incomplete") from None
-        if size == _HEADER_BYTES:
+        if header_is_next:
             if not data and not stream._cardinality.client_streaming:
                 raise InvalidArgument("request holds no message")
             if data and data[0]:
                 raise GRPCError(Status.UNIMPLEMENTED, "request compression is not supported")
+        header_is_next = not header_is_next
         return data
 
     stream._stream.recv_data = recv_data  # type: ignore[method-assign]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
 from joblet.errors import HostUnable
+from joblet.executor.local.cgroup import MIB, PERIOD_US, names_below, quota_us, remove_emptied, remove_unused
 from joblet.executor.local.spec import Group
 from joblet.job import Limits
-
-_PERIOD_US = 100_000
-_MIB = 1 << 20
 
 
 class CgroupV1:
@@ -27,17 +24,14 @@ class CgroupV1:
         self._bases = {controller: mount / "joblet.slice" / instance for controller, mount in mounts.items()}
 
     def prepare(self) -> None:
-        """Create what is above the jobs' groups. Raises OSError."""
         for controller in ("cpu", "memory", "pids", "blkio"):
             if controller in self._bases:
                 self._bases[controller].mkdir(parents=True, exist_ok=True)
 
     def groups(self, name: str, limits: Limits, max_processes: int, devices: tuple[str, ...]) -> list[Group]:
-        """The groups of one job. `devices` are `MAJOR:MINOR` of the disks that an I/O limit covers."""
-        quota = limits.max_cpu * _PERIOD_US // 100
-        memory = limits.max_memory * _MIB
+        memory = limits.max_memory * MIB
         groups = [
-            self._group("cpu", name, (("cpu.cfs_period_us", _PERIOD_US), ("cpu.cfs_quota_us", quota))),
+            self._group("cpu", name, (("cpu.cfs_period_us", PERIOD_US), ("cpu.cfs_quota_us", quota_us(limits)))),
             self._group(
                 "memory",
                 name,
@@ -55,22 +49,16 @@ class CgroupV1:
         return groups
 
     def clean(self, name: str) -> None:
-        """Remove what a lost monitor left of a job's groups. Its init has died with it and its namespace with that."""
+        # Its init has died with the monitor, by the parent-death signal, and its namespace with that.
         for base in self._bases.values():
-            with contextlib.suppress(OSError):
-                (base / name).rmdir()
+            remove_emptied(base / name)
 
     def leftovers(self) -> set[str]:
-        """Names of the groups that exist."""
-        bases = [base for base in self._bases.values() if base.is_dir()]
-        return {entry.name for base in bases for entry in base.iterdir() if entry.is_dir()}
+        return names_below(self._bases.values())
 
     def remove(self) -> None:
-        """Remove the groups above the jobs', where no job is left."""
         for base in self._bases.values():
-            for path in (base, base.parent):
-                with contextlib.suppress(OSError):
-                    path.rmdir()
+            remove_unused((base, base.parent))
 
     def _group(
         self,

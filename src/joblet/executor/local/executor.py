@@ -99,7 +99,7 @@ class LocalExecutor:
         try:
             for _ in range(_RECOVER_TRIES):
                 if lock_is_free(directory / "lock"):
-                    return self._conclude(directory, str(job.id))
+                    return await self._conclude(directory, str(job.id))
                 monitor = record.read_monitor(directory)
                 started_at = record.read_started(directory)
                 if monitor is not None and started_at is not None:
@@ -116,10 +116,10 @@ class LocalExecutor:
         process = Process(monitor.pid, pidfd, child=False)
         return Shim(self, directory, str(job.id), process, started_at or clock.now_ns(), base)
 
-    def clean_leftovers(self, live: set[str]) -> None:
+    async def clean_leftovers(self, live: set[str]) -> None:
         """Remove control groups of jobs that are no more."""
         for name in self._cgroups.leftovers() - live:
-            self._cgroups.clean(name)
+            await asyncio.to_thread(self._cgroups.clean, name)
 
     def close(self) -> None:
         """Remove the control groups above the jobs' when no job is left."""
@@ -191,7 +191,7 @@ class LocalExecutor:
                 raise
             return pid, pidfd, report
 
-    def _conclude(self, directory: Path, name: str) -> Exit | Lost:
+    async def _conclude(self, directory: Path, name: str) -> Exit | Lost:
         """What is left of a job whose monitor has ended."""
         try:
             ended = record.read_exit(directory)
@@ -199,7 +199,7 @@ class LocalExecutor:
             return Lost(f"lost: {error}")
         if ended is not None:
             return ended
-        self._cgroups.clean(name)
+        await asyncio.to_thread(self._cgroups.clean, name)
         monitor = record.read_monitor(directory)
         if monitor is None:
             return Lost("lost: the server ended while it was launched")
@@ -220,9 +220,10 @@ class LocalExecutor:
             return None
         return pidfd
 
-    def _finished(self, directory: Path, name: str, base: int) -> Exit | Lost:
+    async def _finished(self, directory: Path, name: str, base: int) -> Exit | Lost:
+        end = await self._conclude(directory, name)
         self._ranges.give_back(base)
-        return self._conclude(directory, name)
+        return end
 
 
 class Shim:
@@ -242,7 +243,7 @@ class Shim:
     async def wait(self) -> Exit | Lost:
         """Wait until the monitor has ended; what its record says."""
         await self._process.wait()
-        return self._executor._finished(self._directory, self._name, self._base)
+        return await self._executor._finished(self._directory, self._name, self._base)
 
     def stop(self) -> None:
         """SIGTERM to the job, SIGKILL after the grace period: the monitor sees to both."""

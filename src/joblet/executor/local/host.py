@@ -6,11 +6,11 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
 
 from joblet.errors import HostUnable
 from joblet.executor.local import cgroup_v1, cgroup_v2
-from joblet.executor.local.spec import Group, View
+from joblet.executor.local.cgroup import Cgroups
+from joblet.executor.local.spec import View
 from joblet.job import MAX_INT32, Limits
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc")
@@ -21,26 +21,13 @@ _SECRETS = (
 _TMP_BYTES = 256 << 20
 
 
-class Cgroups(Protocol):
-    """Control groups of one kind: v1 or v2."""
-
-    name: str
-
-    def prepare(self) -> None: ...
-    def groups(self, name: str, limits: Limits, max_processes: int, devices: tuple[str, ...]) -> list[Group]: ...
-    def clean(self, name: str) -> None: ...
-    def leftovers(self) -> set[str]: ...
-    def remove(self) -> None: ...
-
-
 def find_cgroups(instance: str) -> Cgroups:
     """The host's control groups: v2 where it has the controllers, else v1. Raises HostUnable."""
     mountinfo = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
     unified = cgroup_v2.find_mount(mountinfo)
     mounts = cgroup_v1.find_mounts(mountinfo)
     if unified is not None and ("memory" not in mounts or _has_memory(unified)):
-        own = Path("/proc/self/cgroup").read_text(encoding="utf-8").rpartition("0::")[2].strip()
-        return cgroup_v2.CgroupV2(unified, own, instance)
+        return cgroup_v2.CgroupV2(unified, instance)
     if not mounts:
         raise HostUnable("cgroup setup failed: no cgroup file system is mounted")
     return cgroup_v1.CgroupV1(mounts, instance)

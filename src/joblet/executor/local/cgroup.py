@@ -1,0 +1,77 @@
+"""What v1 and v2 control groups have in common."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+from joblet.executor.local.spec import Group
+from joblet.job import Limits
+
+PERIOD_US = 100_000
+"""of CPU accounting; a quota is a share of it"""
+MIB = 1 << 20
+
+_PATIENCE = 10.0
+"""seconds in which killed processes have left their group"""
+_PAUSE = 0.005
+
+
+class Cgroups(Protocol):
+    """Control groups of one kind, for the jobs of one server."""
+
+    name: str
+    """`v1` or `v2`"""
+
+    def prepare(self) -> None:
+        """Create what is above the jobs' groups. Raises OSError."""
+
+    def groups(self, name: str, limits: Limits, max_processes: int, devices: tuple[str, ...]) -> list[Group]:
+        """The groups of one job. `devices` are `MAJOR:MINOR` of the disks that an I/O limit covers.
+
+        Raises HostUnable when the host has no controller for a limit.
+        """
+
+    def clean(self, name: str) -> None:
+        """End and remove what a lost monitor left of a job's groups; blocks until nothing is left of the job."""
+
+    def leftovers(self) -> set[str]:
+        """Names of the jobs' groups that exist."""
+
+    def remove(self) -> None:
+        """Remove what `prepare` made, where no job is left."""
+
+
+def quota_us(limits: Limits) -> int:
+    """CPU time a job gets in each period, in microseconds."""
+    return limits.max_cpu * PERIOD_US // 100
+
+
+def remove_emptied(group: Path) -> None:
+    """Remove a group whose processes have been killed; the last may take a moment to leave it."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            group.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                return
+            time.sleep(_PAUSE)
+        else:
+            return
+
+
+def remove_unused(groups: Iterable[Path]) -> None:
+    """Remove those of the groups that have no groups below them."""
+    for group in groups:
+        with contextlib.suppress(OSError):
+            group.rmdir()
+
+
+def names_below(groups: Iterable[Path]) -> set[str]:
+    """Names of the groups directly below these."""
+    return {entry.name for group in groups if group.is_dir() for entry in group.iterdir() if entry.is_dir()}

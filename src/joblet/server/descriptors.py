@@ -1,0 +1,32 @@
+"""The protocol as google's protobuf library knows it: for server reflection, and to refuse malformed requests."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClassesForFiles
+
+
+class Descriptors:
+    """The files of protos/, in a pool of their own."""
+
+    def __init__(self) -> None:
+        content = (resources.files("joblet.proto") / "joblet.binpb").read_bytes()
+        files = FileDescriptorSet.FromString(content).file
+        self.pool = DescriptorPool()
+        for file in files:
+            self.pool.Add(file)
+        self._messages = GetMessageClassesForFiles([file.name for file in files], self.pool)
+
+    def check(self, name: str, data: bytes) -> None:
+        """Raise ValueError unless `data` is a well-formed message `joblet.NAME`.
+
+        betterproto2 reads a message that is cut off inside a field as if the field ended there.
+        """
+        try:
+            self._messages[f"joblet.{name}"].FromString(data)
+        except DecodeError as error:
+            raise ValueError(str(error)) from error
