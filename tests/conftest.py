@@ -1,0 +1,65 @@
+"""Fixtures: certificates, one server for many tests, stock clients."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from harness import ROOT, Server, Stock, compile_stock_client, make_certificates
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if sys.platform == "linux" and os.geteuid() == 0:
+        return
+    reason = "isolation needs root on Linux"
+    for item in items:
+        if item.path.parent.name in ("host", "fault"):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CA, the server's certificate, and clients `admin` and `viewer`."""
+    return make_certificates(tmp_path_factory.mktemp("certs"))
+
+
+@pytest.fixture(scope="session")
+def stock(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModuleType, ModuleType]:
+    """Messages and stubs that stock grpc_tools makes of protos/joblet.proto."""
+    return compile_stock_client(tmp_path_factory.mktemp("stock"), ROOT / "protos/joblet.proto")
+
+
+@pytest.fixture
+def make_server(tmp_path: Path, certificates: Path) -> Iterator[Callable[..., Server]]:
+    """Makes servers with sections of configuration of their own; not yet started."""
+    servers: list[Server] = []
+
+    def make(**sections: dict[str, object]) -> Server:
+        folder = tmp_path / f"server{len(servers)}"
+        folder.mkdir()
+        servers.append(Server(folder, certificates, **sections))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, certificates: Path) -> Iterator[Server]:
+    """A server that tests share; its jobs' ids are as they come."""
+    shared = Server(tmp_path_factory.mktemp("server"), certificates, joblet={"cleanupTimeout": "2s"})
+    shared.start()
+    yield shared
+    shared.close()
+
+
+@pytest.fixture
+def client(server: Server, stock: tuple[ModuleType, ModuleType]) -> Iterator[Stock]:
+    """A stock client of the shared server, as admin."""
+    with server.channel() as channel:
+        yield Stock(channel, *stock)

@@ -1,0 +1,160 @@
+"""Bad input gets its code and a clear text, and the server goes on serving."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+from harness import Server, Stock
+
+DANGEROUS = ";&|`$(){}[]<>\n\0"
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+
+
+def refusal(call: Callable[[], Any]) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return caught.value.code(), caught.value.details()
+
+
+@pytest.fixture(autouse=True)
+def still_serving(client: Stock) -> Any:
+    """After each test the server answers, and the refused calls have left no job behind."""
+    before = len(client.list())
+    yield
+    assert len(client.list()) == before
+
+
+def test_empty_command(client: Stock) -> None:
+    assert refusal(lambda: client.run("")) == (INVALID, "invalid command: command cannot be empty")
+
+
+@pytest.mark.parametrize("character", DANGEROUS)
+def test_dangerous_characters_in_the_command(client: Stock, character: str) -> None:
+    text = "invalid command: command contains dangerous characters"
+    assert refusal(lambda: client.run(f"ls{character}x")) == (INVALID, text)
+
+
+def test_nul_in_an_argument(client: Stock) -> None:
+    text = "invalid argument: args[1] contains a NUL byte"
+    assert refusal(lambda: client.run("echo", "a", "b\0c")) == (INVALID, text)
+
+
+def test_an_argument_too_long_for_execve(client: Stock) -> None:
+    text = "invalid argument: args[0] is 131072 bytes long (at most 131071)"
+    assert refusal(lambda: client.run("echo", "x" * 131_072)) == (INVALID, text)
+
+
+def test_a_command_too_long_for_a_path(client: Stock) -> None:
+    text = "invalid command: command is 5000 bytes long (at most 4095)"
+    assert refusal(lambda: client.run("x" * 5000)) == (INVALID, text)
+
+
+def test_a_two_megabyte_argument_list(client: Stock) -> None:
+    code, text = refusal(lambda: client.run("echo", *["x" * 1000] * 2100))
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert text.startswith("request message larger than max (")
+    assert text.endswith(" vs. 524288 bytes, grpc.maxRecvMsgSize)")
+
+
+@pytest.mark.parametrize("field", ["maxCPU", "maxMemory", "maxIOBPS"])
+@pytest.mark.parametrize("value", [-1, -(2**31)])
+def test_negative_limits(client: Stock, field: str, value: int) -> None:
+    code, text = refusal(lambda: client.run("true", **{field: value}))
+    assert code is INVALID
+    assert text.startswith(f"job creation failed: {field} exceeds system limits ({value}, allowed 0 to ")
+
+
+@pytest.mark.parametrize("field", ["maxCPU", "maxMemory"])
+def test_absurd_limits(client: Stock, field: str) -> None:
+    code, text = refusal(lambda: client.run("true", **{field: 2**31 - 1}))
+    assert code is INVALID
+    assert text.startswith(f"job creation failed: {field} exceeds system limits ({2**31 - 1}, allowed 0 to ")
+
+
+@pytest.mark.parametrize("job_id", ["0", "999999999", "-1", "abc", "", "01", "1 ", "٣", "1e3", "9" * 40, "../1", "\0"])
+def test_an_unknown_or_impossible_id(client: Stock, job_id: str) -> None:
+    expected = (grpc.StatusCode.NOT_FOUND, f"job not found: {job_id}")
+    assert refusal(lambda: client.status(job_id)) == expected
+    assert refusal(lambda: client.stop(job_id)) == expected
+    assert refusal(lambda: client.output(job_id)) == expected
+
+
+def test_an_offset_beyond_any_log(client: Stock) -> None:
+    code, text = refusal(lambda: b"".join(client.logs("1", offset=2**64 - 1)))
+    assert (code, text.split()[0]) == (INVALID, "offset")
+
+
+def raw_call(server: Server, method: str, body: bytes) -> tuple[grpc.StatusCode, str]:
+    with server.channel() as channel:
+        call = channel.unary_unary(method, request_serializer=bytes, response_deserializer=bytes)
+        return refusal(lambda: call(body))
+
+
+@pytest.mark.parametrize("body", [b"\xff" * 64, b"\x0a\x7fshort", b"\x0a\x02\xff\xfe", b"\x08", b"\x0b\x0b\x0b"])
+@pytest.mark.parametrize("method", ["RunJob", "StopJob", "GetJobStatus"])
+def test_bytes_that_are_no_message(server: Server, method: str, body: bytes) -> None:
+    code, text = raw_call(server, f"/joblet.JobletService/{method}", body)
+    assert code is INVALID
+    assert text
+
+
+def test_random_bytes_as_a_request(server: Server) -> None:
+    allowed = {INVALID, grpc.StatusCode.NOT_FOUND}
+    for length in range(1, 200):
+        code, _ = raw_call(server, "/joblet.JobletService/StopJob", os.urandom(length))
+        assert code in allowed
+
+
+def test_an_unknown_method(server: Server) -> None:
+    code, _ = raw_call(server, "/joblet.JobletService/Nothing", b"")
+    assert code is grpc.StatusCode.UNIMPLEMENTED
+
+
+def connect(server: Server) -> ssl.SSLSocket:
+    context = ssl.create_default_context(cafile=str(server.certificates / "ca-cert.pem"))
+    context.load_cert_chain(server.certificates / "admin-cert.pem", server.certificates / "admin-key.pem")
+    context.set_alpn_protocols(["h2"])
+    return context.wrap_socket(socket.create_connection(("127.0.0.1", server.port)), server_hostname="localhost")
+
+
+@pytest.mark.parametrize("noise", [b"GET / HTTP/1.1\r\n\r\n", os.urandom(100_000), b"\0" * 100_000])
+def test_noise_inside_tls_ends_that_connection_only(server: Server, noise: bytes) -> None:
+    with connect(server) as connection:
+        try:
+            connection.sendall(noise)
+            while connection.recv(65536):
+                pass
+        except (ConnectionError, ssl.SSLError, OSError):
+            pass
+
+
+def test_a_frame_header_that_promises_four_gigabytes(server: Server) -> None:
+    """The message's own length field, not the transport's, is over the bound: refused before a byte of it is kept."""
+    from h2.config import H2Configuration
+    from h2.connection import H2Connection
+    from h2.events import ResponseReceived, StreamReset, TrailersReceived
+
+    state = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+    with connect(server) as connection:
+        state.initiate_connection()
+        headers = [
+            (":method", "POST"), (":scheme", "https"), (":path", "/joblet.JobletService/RunJob"),
+            (":authority", "localhost"), ("content-type", "application/grpc"), ("te", "trailers"),
+        ]  # fmt: skip
+        state.send_headers(1, headers)
+        state.send_data(1, b"\0\xff\xff\xff\xff" + b"x" * 1000)
+        connection.sendall(state.data_to_send())
+        answer: dict[str, str] = {}
+        while "grpc-status" not in answer:
+            for event in state.receive_data(connection.recv(65536)):
+                if isinstance(event, (ResponseReceived, TrailersReceived)):
+                    answer.update(event.headers)
+                assert not isinstance(event, StreamReset) or "grpc-status" in answer
+    assert int(answer["grpc-status"]) == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+    assert "maxRecvMsgSize" in answer["grpc-message"]
