@@ -40,7 +40,10 @@ def init(
     ] = None,
     days: Days = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Renew the server's certificate, for the same hosts unless given. The authority stays.")
+        bool,
+        typer.Option(
+            "--force", help="Renew the server's certificate, by default for the same hosts. The authority stays."
+        ),
     ] = False,
 ) -> None:
     """Create the authority, unless it exists, and the server's certificate (valid for 825 days)."""

@@ -1,0 +1,103 @@
+"""grpclib's channel, which forgets why a connection could not be made or ended, taught to remember."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from grpclib.client import Channel, Handler
+from grpclib.config import Configuration
+from grpclib.exceptions import StreamTerminatedError
+from grpclib.protocol import H2Protocol
+
+from joblet.client._diagnosis import explain_connect, explain_loss, explain_nonsense
+from joblet.client._tls import client_context
+from joblet.client.config import ClientConfig
+from joblet.client.errors import ConnectionLost, JobletError, Unavailable
+
+STREAM_WINDOW = 2 * 2**20
+"""bytes that one call may hold for a reader that does not read"""
+CONNECTION_WINDOW = 2**31 - 1
+"""no bound for all calls together: readers that stall must not starve the others"""
+KEEPALIVE = 30.0
+"""seconds between pings while a call is open, and as many until a silent peer counts as dead"""
+
+
+class JobletChannel(Channel):
+    """A channel to one server. It connects on first use, and again when a call finds it disconnected."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        host, port = config.address
+        super().__init__(
+            host,
+            port,
+            ssl=client_context(config),
+            config=Configuration(
+                http2_stream_window_size=STREAM_WINDOW,
+                http2_connection_window_size=CONNECTION_WINDOW,
+                _keepalive_time=KEEPALIVE,
+                _keepalive_timeout=KEEPALIVE,
+                _http2_max_pings_without_data=0,
+                _http2_min_sent_ping_interval_without_data=KEEPALIVE / 2,
+            ),
+        )
+        self._settings = config
+
+    def explain(self, error: StreamTerminatedError | None = None) -> JobletError:
+        """Why a call on the latest connection was broken off."""
+        protocol = cast("_Protocol | None", self._protocol)
+        if protocol is None:
+            return ConnectionLost("the client was closed during the call")
+        if not protocol.lost:
+            return Unavailable(f"the server broke off the call ({error})")
+        if str(error) == "Protocol error":
+            return explain_nonsense(self._settings)
+        return explain_loss(protocol.cause, self._settings, answered=protocol.answered)
+
+    def _protocol_factory(self) -> H2Protocol:
+        return _Protocol(Handler(), self._config, self._h2_config)
+
+    async def _create_connection(self) -> H2Protocol:
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout):
+                protocol = cast(_Protocol, await super()._create_connection())
+        except (OSError, UnicodeError) as error:
+            raise explain_connect(error, self._settings) from error
+        if not protocol.agreed:
+            protocol.processor.close()
+            raise explain_nonsense(self._settings)
+        return protocol
+
+    async def __connect__(self) -> H2Protocol:
+        protocol = await super().__connect__()
+        if cast(_Protocol, protocol).lost:
+            # Refused between the handshake and now; a call registered on it would wait for ever.
+            raise self.explain()
+        return protocol
+
+
+class _Protocol(H2Protocol):
+    cause: Exception | None = None
+    """what ended the connection, if it was an error"""
+    answered = False
+    """whether the server has sent anything"""
+    agreed = False
+    """whether the server has agreed to HTTP/2"""
+
+    @property
+    def lost(self) -> bool:
+        """Whether no further call can use the connection."""
+        return cast(Handler, self.handler).connection_lost
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        tls = transport.get_extra_info("ssl_object")
+        self.agreed = tls is not None and tls.selected_alpn_protocol() == "h2"
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.answered = True
+        super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.cause = exc if isinstance(exc, Exception) else None
+        super().connection_lost(exc)

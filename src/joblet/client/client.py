@@ -1,0 +1,179 @@
+"""The asynchronous client of a joblet server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar, cast
+
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+
+from joblet.client._channel import JobletChannel
+from joblet.client.config import ClientConfig
+from joblet.client.errors import DeadlineExceeded, InvalidArgument, from_status
+from joblet.client.jobs import JobInfo, StopResult, info_of
+from joblet.proto import joblet as pb
+
+T = TypeVar("T")
+_INT32 = range(-(2**31), 2**31)
+
+
+class Client:
+    """One connection to one server, to be used in `async with`. Calls may run side by side.
+
+    Every method may raise a ConnectionFailed, or the CallError of what the server answered (joblet.client.errors).
+    """
+
+    def __init__(self, config: ClientConfig | None = None) -> None:
+        self.config = config or ClientConfig.resolve()
+        self._channel: JobletChannel | None = None
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        server: str | None = None,
+        cert: str | None = None,
+        key: str | None = None,
+        ca: str | None = None,
+        config: str | Path | None = None,
+        node: str | None = None,
+    ) -> Self:
+        """A client with the settings that `rnx` would use; arguments win over the environment and the file.
+
+        Raises SettingsError.
+        """
+        return cls(ClientConfig.resolve(server=server, cert=cert, key=key, ca=ca, config=config, node=node))
+
+    async def __aenter__(self) -> Self:
+        """Read the certificates. The connection is made by the first call.
+
+        Raises SettingsError when a certificate or the key cannot be used.
+        """
+        self._channel = JobletChannel(self.config)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection and every call on it."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    async def run(
+        self,
+        command: str,
+        *args: str,
+        max_cpu: int = 0,
+        max_memory: int = 0,
+        max_iobps: int = 0,
+        wait_for_start: bool = False,
+    ) -> Job:
+        """Create a job and return it as soon as the server has it safe, or with `wait_for_start` has exec'd it.
+
+        Limits are percent of one core, MB, and bytes per second; 0 means the server's default.
+        """
+        for name, limit in (("maxCPU", max_cpu), ("maxMemory", max_memory), ("maxIOBPS", max_iobps)):
+            if limit not in _INT32:
+                raise InvalidArgument(f"invalid {name}: {limit} is not a 32-bit number")
+        for text in (command, *args):
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise InvalidArgument(f"invalid command: {text!r} is not UTF-8 text")
+        request = pb.RunJobReq(
+            command=command,
+            args=list(args),
+            max_cpu=max_cpu,
+            max_memory=max_memory,
+            max_iobps=max_iobps,
+            wait_for_start=wait_for_start,
+        )
+        answer = await self._call(self._stub.run_job(request, timeout=None if wait_for_start else self.config.timeout))
+        return Job(self, info_of(answer))
+
+    async def status(self, job_id: str) -> JobInfo:
+        """What the server knows of a job."""
+        request = pb.GetJobStatusReq(id=job_id)
+        return info_of(await self._call(self._stub.get_job_status(request, timeout=self.config.timeout)))
+
+    async def list(self) -> list[JobInfo]:
+        """All jobs."""
+        answer = await self._call(self._stub.list_jobs(timeout=self.config.timeout))
+        return [info_of(job) for job in answer.jobs]
+
+    async def stop(self, job_id: str) -> StopResult:
+        """Stop a job: SIGTERM, then SIGKILL. Returns when it has ended, which takes as long as the server grants it.
+
+        Raises FailedPrecondition when it has ended before.
+        """
+        answer = await self._call(self._stub.stop_job(pb.StopJobReq(id=job_id)))
+        return StopResult(answer.id, answer.status, answer.end_time, answer.exit_code)
+
+    async def logs(self, job_id: str, *, follow: bool = True, offset: int = 0) -> AsyncIterator[bytes]:
+        """The job's output (stdout and stderr merged) from byte `offset`, in order and complete.
+
+        Ends when the job has ended, or without `follow` after what there is now. A consumer that is slow slows the
+        stream; at most STREAM_WINDOW bytes wait here. Use contextlib.aclosing to leave early and at once.
+        """
+        request = pb.GetJobLogsReq(id=job_id, no_follow=not follow, offset=offset)
+        stub = self._stub
+        with self._errors():
+            async with aclosing(cast(AsyncGenerator[pb.DataChunk], stub.get_job_logs(request))) as chunks:
+                async for chunk in chunks:
+                    yield chunk.payload
+
+    @property
+    def _stub(self) -> pb.JobletServiceStub:
+        if self._channel is None:
+            raise RuntimeError("the client is not open: use `async with`")
+        return pb.JobletServiceStub(self._channel)
+
+    async def _call(self, call: Awaitable[T]) -> T:
+        with self._errors():
+            return await call
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        channel = self._channel
+        try:
+            yield
+        except GRPCError as error:
+            raise from_status(error.status, error.message) from error
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"no answer from {self.config.server} within {self.config.timeout:g} s") from error
+        except StreamTerminatedError as error:
+            if channel is None:
+                raise
+            raise channel.explain(error) from error
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that this client has run."""
+
+    client: Client
+    info: JobInfo
+    """the answer to `run`, as of then"""
+
+    @property
+    def id(self) -> str:
+        """The server's name for it."""
+        return self.info.id
+
+    async def status(self) -> JobInfo:
+        """What the server knows of it now."""
+        return await self.client.status(self.id)
+
+    async def stop(self) -> StopResult:
+        """Stop it; see Client.stop."""
+        return await self.client.stop(self.id)
+
+    def logs(self, *, follow: bool = True, offset: int = 0) -> AsyncIterator[bytes]:
+        """Its output; see Client.logs."""
+        return self.client.logs(self.id, follow=follow, offset=offset)

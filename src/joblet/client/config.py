@@ -1,0 +1,187 @@
+"""Where the server is and which certificates to show: flags, environment, `rnx-config.yml`, defaults, in this order."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from joblet.client.errors import SettingsError
+
+DEFAULT_PORT = 50051
+DEFAULT_NODE = "default"
+FILE_NAME = "rnx-config.yml"
+SEARCH_PATH = (".", "config", "~/.rnx", "/etc/joblet", "/opt/joblet/config")
+
+_DEFAULTS = {
+    "server": f"localhost:{DEFAULT_PORT}",
+    "cert": "certs/client-cert.pem",
+    "key": "certs/client-key.pem",
+    "ca": "certs/ca-cert.pem",
+}
+_VARIABLES = {
+    "server": "JOBLET_SERVER",
+    "cert": "JOBLET_CERT_PATH",
+    "key": "JOBLET_KEY_PATH",
+    "ca": "JOBLET_CA_PATH",
+}
+_NODE_KEYS = {"server": "address", "cert": "cert", "key": "key", "ca": "ca"}
+
+
+@dataclass(frozen=True)
+class ClientConfig:
+    """How to reach a server. Certificates and key are a path or the PEM text itself."""
+
+    server: str = _DEFAULTS["server"]
+    """host, host:port or [ipv6]:port"""
+    cert: str = _DEFAULTS["cert"]
+    key: str = field(default=_DEFAULTS["key"], repr=False)
+    ca: str = _DEFAULTS["ca"]
+    connect_timeout: float = 10.0
+    """seconds until a connection must stand"""
+    timeout: float = 30.0
+    """seconds until a call must be answered, the connection included; none for logs, stop and wait_for_start"""
+
+    def __post_init__(self) -> None:
+        parse_address(self.server)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        return parse_address(self.server)
+
+    @classmethod
+    def resolve(
+        cls,
+        *,
+        server: str | None = None,
+        cert: str | None = None,
+        key: str | None = None,
+        ca: str | None = None,
+        config: str | Path | None = None,
+        node: str | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Take each setting from the first source that has it: arguments, environment, file, defaults.
+
+        The file is `config`, or the first `rnx-config.yml` of SEARCH_PATH. Raises SettingsError when the file or the
+        node asked for is absent or malformed, or the address is not one.
+        """
+        environ = os.environ if environ is None else environ
+        given = {"server": server, "cert": cert, "key": key, "ca": ca}
+        chosen = {name: value or environ.get(_VARIABLES[name]) or "" for name, value in given.items()}
+        if config or node or not all(chosen.values()):
+            from_file = _read_node(config, node)
+            chosen = {name: value or from_file.get(name) or _DEFAULTS[name] for name, value in chosen.items()}
+        return cls(chosen["server"], chosen["cert"], chosen["key"], chosen["ca"])
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Split `host`, `host:port`, `[ipv6]`, `[ipv6]:port` or a bare IPv6 address; the port defaults to 50051.
+
+    Raises SettingsError when it is none of these.
+    """
+    address = text.strip()
+    if address.startswith("["):
+        host, bracket, rest = address[1:].partition("]")
+        if not bracket or not _is_ipv6(host) or (rest and not rest.startswith(":")):
+            raise _invalid(text, "expected [IPV6]:PORT")
+        port = rest[1:] if rest else str(DEFAULT_PORT)
+    elif address.count(":") > 1:
+        if not _is_ipv6(address):
+            raise _invalid(text, "expected HOST:PORT, or [IPV6]:PORT")
+        host, port = address, str(DEFAULT_PORT)
+    else:
+        host, colon, port = address.partition(":")
+        port = port if colon else str(DEFAULT_PORT)
+    if not host or "/" in host or not host.isprintable() or " " in host:
+        raise _invalid(text, "expected HOST:PORT")
+    if not (port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65535):
+        raise _invalid(text, "the port must be a number from 1 to 65535")
+    return host, int(port)
+
+
+def is_pem(value: str) -> bool:
+    """Whether a setting is PEM text itself, not a path."""
+    return "-----BEGIN " in value
+
+
+def _invalid(text: str, reason: str) -> SettingsError:
+    return SettingsError(f"invalid server address {text!r}: {reason}")
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_node(config: str | Path | None, node: str | None) -> dict[str, str]:
+    """The settings of `node`; none when no file was asked for and none is found."""
+    if config:
+        path = Path(config).expanduser()
+    else:
+        found = next((path for path in _candidates() if path.is_file()), None)
+        if found is None:
+            if node:
+                raise SettingsError(f"node {node!r}: no {FILE_NAME} in {', '.join(SEARCH_PATH)}")
+            return {}
+        path = found
+    nodes = _load(path)
+    name = node or DEFAULT_NODE
+    if name not in nodes:
+        known = ", ".join(sorted(map(str, nodes))) or "none"
+        raise SettingsError(f"{path}: no node {name!r} (nodes: {known})")
+    return _settings(nodes[name], path, name)
+
+
+def _candidates() -> list[Path]:
+    paths = []
+    for directory in SEARCH_PATH:
+        try:
+            paths.append(Path(directory).expanduser() / FILE_NAME)
+        except RuntimeError:
+            continue  # no home directory
+    return paths
+
+
+def _load(path: Path) -> dict[Any, Any]:
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: not UTF-8 text at byte {error.start}") from None
+    try:
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}:" if mark else ""
+        raise SettingsError(f"{path}:{line} not valid YAML: {getattr(error, 'problem', error)}") from None
+    nodes = data.get("nodes") if isinstance(data, dict) else None
+    if not isinstance(nodes, dict):
+        raise SettingsError(f"{path}: expected a section `nodes`")
+    return nodes
+
+
+def _settings(node: object, path: Path, name: str) -> dict[str, str]:
+    if not isinstance(node, dict):
+        raise SettingsError(f"{path}: node {name!r} must hold address, cert, key and ca")
+    settings = {}
+    for setting, key in _NODE_KEYS.items():
+        value = node.get(key)
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise SettingsError(f"{path}: nodes.{name}.{key}: expected text, not {value!r}")
+        if setting != "server" and not is_pem(value):
+            value = str(path.parent / Path(value).expanduser())
+        settings[setting] = value
+    return settings

@@ -1,0 +1,198 @@
+"""API.md's own examples, as they stand in the specification, against the renderer."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from joblet.client import JobInfo, StopResult
+from joblet.command_line import one_line
+from rnx import render
+
+SPECIFICATION = """\
+# CLI
+rnx run --max-cpu=50 --max-memory=512 python3 script.py
+# Expected Response
+Job started:
+ID: 1
+Command: python3 script.py
+Status: INITIALIZING
+StartTime: 2024-01-15T10:30:00Z
+MaxCPU: 50
+MaxMemory: 512
+Network: host (shared with system)
+
+# CLI
+rnx status 1
+# Expected Response
+Id: 1
+Command: python3 script.py
+Status: RUNNING
+Started At: 2024-01-15T10:30:00Z
+Ended At:
+MaxCPU: 50
+MaxMemory: 512
+MaxIOBPS: 0
+ExitCode: 0
+
+# CLI
+rnx stop 1
+# Expected Response
+Job stopped successfully:
+ID: 1
+Status: STOPPED
+ExitCode: -1
+EndTime: 2024-01-15T10:45:00Z
+
+# CLI
+rnx list
+# Expected Response
+1 COMPLETED StartTime: 2024-01-15T10:30:00Z Command: echo hello
+2 RUNNING StartTime: 2024-01-15T10:35:00Z Command: python3 script.py
+3 FAILED StartTime: 2024-01-15T10:40:00Z Command: invalid-command
+
+# CLI
+rnx log -f 1
+# Expected Response (streaming)
+Logs for job 1 (Press Ctrl+C to exit if streaming):
+"""
+EXPECTED = dict(
+    re.findall(r"# CLI\nrnx (\w+).*\n# Expected Response.*\n((?:.+\n)+)", SPECIFICATION),
+)
+
+JOB = JobInfo(
+    id="1",
+    command="python3",
+    args=("script.py",),
+    status="RUNNING",
+    max_cpu=50,
+    max_memory=512,
+    max_iobps=0,
+    start_time="2024-01-15T10:30:00Z",
+    end_time="",
+    exit_code=0,
+)
+
+
+def job(job_id: str, status: str, start: str, command: str, *args: str) -> JobInfo:
+    return replace(JOB, id=job_id, status=status, start_time=start, command=command, args=args)
+
+
+LISTED = [
+    job("1", "COMPLETED", "2024-01-15T10:30:00Z", "echo", "hello"),
+    job("2", "RUNNING", "2024-01-15T10:35:00Z", "python3", "script.py"),
+    job("3", "FAILED", "2024-01-15T10:40:00Z", "invalid-command"),
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("run", render.started(replace(JOB, status="INITIALIZING"))),
+        ("status", render.status(JOB)),
+        ("stop", render.stopped(StopResult("1", "STOPPED", "2024-01-15T10:45:00Z", -1))),
+        ("list", render.listed(LISTED)),
+        ("log", render.log_header("1")),
+    ],
+)
+def test_the_text_of_the_specification(command: str, text: str) -> None:
+    assert text == EXPECTED[command]
+
+
+def test_an_ended_job_has_an_end() -> None:
+    assert "\nEnded At: 2024-01-15T10:45:00Z\n" in render.status(replace(JOB, end_time="2024-01-15T10:45:00Z"))
+
+
+def test_the_reason_is_shown_only_when_asked_for() -> None:
+    failed = replace(JOB, status="FAILED", exit_code=137, reason="out of memory")
+    assert "out of memory" not in render.status(failed)
+    assert render.status(failed, verbose=True) == render.status(failed) + "Reason: out of memory\n"
+    assert render.status(JOB, verbose=True) == render.status(JOB)
+
+
+def test_a_job_that_waits_has_no_start() -> None:
+    waiting = replace(JOB, status="PENDING", start_time="")
+    assert render.listed([waiting]) == "1 PENDING StartTime: Command: python3 script.py\n"
+
+
+def test_no_jobs_no_lines() -> None:
+    assert render.listed([]) == ""
+    assert json.loads(render.list_json([])) == []
+
+
+def test_json_has_the_fields_of_the_specification() -> None:
+    full = replace(JOB, reason="r", name="n", environment={"A": "b"}, secret_environment={"S": "***"})
+    expected = {
+        "id": "1",
+        "command": "python3",
+        "args": ["script.py"],
+        "maxCPU": 50,
+        "maxMemory": 512,
+        "maxIOBPS": 0,
+        "status": "RUNNING",
+        "startTime": "2024-01-15T10:30:00Z",
+        "endTime": "",
+        "exitCode": 0,
+        "reason": "r",
+    }
+    assert json.loads(render.status_json(full)) == expected
+    details = {
+        "name": "n",
+        "cpuCores": "",
+        "scheduledTime": "",
+        "runtime": "",
+        "environment": {"A": "b"},
+        "secret_environment": {"S": "***"},
+    }
+    assert json.loads(render.list_json([full])) == [expected | details]
+
+
+texts = st.text(st.characters(codec="utf-8"))
+infos = st.builds(
+    JobInfo,
+    id=texts,
+    command=texts,
+    args=st.lists(texts).map(tuple),
+    status=texts,
+    max_cpu=st.integers(),
+    max_memory=st.integers(),
+    max_iobps=st.integers(),
+    start_time=texts,
+    end_time=texts,
+    exit_code=st.integers(),
+    reason=texts,
+)
+
+
+@given(st.lists(infos))
+def test_one_line_a_job_whatever_it_is_called(jobs: list[JobInfo]) -> None:
+    lines = render.listed(jobs).splitlines()
+    assert len(lines) == len(jobs)
+    assert all(line.isprintable() for line in lines)
+
+
+@given(infos)
+def test_nothing_in_a_job_adds_a_line_or_commands_a_terminal(info: JobInfo) -> None:
+    assert len(render.started(info).splitlines()) == 8
+    assert len(render.status(info).splitlines()) == 9
+    assert all(line.isprintable() for line in render.status(info, verbose=True).splitlines())
+
+
+@given(infos)
+def test_json_gives_back_what_there_was(info: JobInfo) -> None:
+    told = json.loads(render.status_json(info))
+    assert (told["command"], tuple(told["args"]), told["exitCode"]) == (info.command, info.args, info.exit_code)
+
+
+@given(texts.filter(str.isprintable))
+def test_printable_text_is_left_alone(text: str) -> None:
+    assert one_line(text) == text
+
+
+def test_control_characters_are_escaped() -> None:
+    assert one_line("a\nb\x1b[2Jc\x7f\u2028") == r"a\nb\x1b[2Jc\x7f\u2028"
