@@ -1,0 +1,1 @@
+"""rnx: the command line of joblet's clients."""

@@ -1,0 +1,5 @@
+"""`python -m rnx`."""
+
+from rnx.main import main
+
+main()

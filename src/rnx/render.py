@@ -1,0 +1,128 @@
+"""The text of API.md, and JSON with its field names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from joblet.command_line import one_line
+
+if TYPE_CHECKING:
+    from joblet.client import JobInfo, StopResult
+
+STATUS_FIELDS = {
+    "id": "id",
+    "command": "command",
+    "args": "args",
+    "maxCPU": "max_cpu",
+    "maxMemory": "max_memory",
+    "maxIOBPS": "max_iobps",
+    "status": "status",
+    "startTime": "start_time",
+    "endTime": "end_time",
+    "exitCode": "exit_code",
+    "reason": "reason",
+}
+"""GetJobStatusRes: the field's name, and its name in JobInfo"""
+
+JOB_FIELDS = {
+    "id": "id",
+    "name": "name",
+    "command": "command",
+    "args": "args",
+    "maxCPU": "max_cpu",
+    "cpuCores": "cpu_cores",
+    "maxMemory": "max_memory",
+    "maxIOBPS": "max_iobps",
+    "status": "status",
+    "startTime": "start_time",
+    "endTime": "end_time",
+    "exitCode": "exit_code",
+    "scheduledTime": "scheduled_time",
+    "runtime": "runtime",
+    "environment": "environment",
+    "secret_environment": "secret_environment",
+    "reason": "reason",
+}
+"""Job: the field's name, and its name in JobInfo"""
+
+
+def started(job: JobInfo) -> str:
+    """What `rnx run` prints."""
+    return "Job started:\n" + _lines(
+        ("ID", job.id),
+        ("Command", _command(job)),
+        ("Status", job.status),
+        ("StartTime", job.start_time),
+        ("MaxCPU", job.max_cpu),
+        ("MaxMemory", job.max_memory),
+        ("Network", "host (shared with system)"),
+    )
+
+
+def status(job: JobInfo, *, verbose: bool = False) -> str:
+    """What `rnx status` prints; `verbose` adds the reason, where there is one."""
+    text = _lines(
+        ("Id", job.id),
+        ("Command", _command(job)),
+        ("Status", job.status),
+        ("Started At", job.start_time),
+        ("Ended At", job.end_time),
+        ("MaxCPU", job.max_cpu),
+        ("MaxMemory", job.max_memory),
+        ("MaxIOBPS", job.max_iobps),
+        ("ExitCode", job.exit_code),
+    )
+    return text + _lines(("Reason", job.reason)) if verbose and job.reason else text
+
+
+def stopped(result: StopResult) -> str:
+    """What `rnx stop` prints."""
+    return "Job stopped successfully:\n" + _lines(
+        ("ID", result.id),
+        ("Status", result.status),
+        ("ExitCode", result.exit_code),
+        ("EndTime", result.end_time),
+    )
+
+
+def listed(jobs: Iterable[JobInfo]) -> str:
+    """What `rnx list` prints: one line a job."""
+    return "".join(
+        f"{one_line(job.id)} {one_line(job.status)} {_field('StartTime', job.start_time)} "
+        f"{_field('Command', _command(job))}\n"
+        for job in jobs
+    )
+
+
+def log_header(job_id: str) -> str:
+    """The first line of `rnx log`."""
+    return f"Logs for job {one_line(job_id)} (Press Ctrl+C to exit if streaming):\n"
+
+
+def status_json(job: JobInfo) -> str:
+    """One object with the fields of GetJobStatusRes."""
+    return json.dumps(_object(job, STATUS_FIELDS), indent=2) + "\n"
+
+
+def list_json(jobs: Iterable[JobInfo]) -> str:
+    """An array of objects with the fields of Job."""
+    return json.dumps([_object(job, JOB_FIELDS) for job in jobs], indent=2) + "\n"
+
+
+def _object(job: JobInfo, names: dict[str, str]) -> dict[str, Any]:
+    return {name: getattr(job, attribute) for name, attribute in names.items()}
+
+
+def _command(job: JobInfo) -> str:
+    return " ".join((job.command, *job.args))
+
+
+def _lines(*fields: tuple[str, object]) -> str:
+    return "".join(f"{_field(label, value)}\n" for label, value in fields)
+
+
+def _field(label: str, value: object) -> str:
+    text = one_line(str(value))
+    return f"{label}: {text}" if text else f"{label}:"

@@ -1,0 +1,84 @@
+"""How a command gets its connection: the global flags, and the client that they describe."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from joblet import command_line
+
+if TYPE_CHECKING:
+    from joblet.client import Client
+
+Server = Annotated[
+    str | None,
+    typer.Option("--server", metavar="HOST:PORT", help="Server address (default localhost:50051, or $JOBLET_SERVER)."),
+]
+Cert = Annotated[
+    str | None,
+    typer.Option(
+        "--cert", metavar="FILE", help="Client certificate (default certs/client-cert.pem, or $JOBLET_CERT_PATH)."
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--key", metavar="FILE", help="Client private key (default certs/client-key.pem, or $JOBLET_KEY_PATH)."
+    ),
+]
+Ca = Annotated[
+    str | None,
+    typer.Option("--ca", metavar="FILE", help="CA certificate (default certs/ca-cert.pem, or $JOBLET_CA_PATH)."),
+]
+Config = Annotated[
+    str | None,
+    typer.Option(
+        "--config", metavar="FILE", help="Settings file (default rnx-config.yml in ., ./config, ~/.rnx, /etc/joblet)."
+    ),
+]
+Node = Annotated[
+    str | None, typer.Option("--node", metavar="NAME", help="Node of the settings file (default `default`).")
+]
+
+_FLAGS = ("server", "cert", "key", "ca", "config", "node")
+
+
+class ServerCommand(TyperCommand):
+    """A command that takes the global flags after its own name too; there they win."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """Its own parameters, then the program's global flags."""
+        return [*super().get_params(ctx), *(flag for flag in ctx.parent.command.params if flag.name in _FLAGS)]
+
+    def invoke(self, ctx: Any) -> Any:
+        """Hand the flags to the program's context and the rest to the command."""
+        for name in _FLAGS:
+            value = ctx.params.pop(name, None)
+            if value is not None:
+                ctx.parent.params[name] = value
+        return super().invoke(ctx)
+
+
+def with_client(ctx: typer.Context, call: Callable[[Client], Awaitable[None]]) -> None:
+    """Run `call` with an open client.
+
+    Raises command_line.Failure with the sentence of any JobletError; exits quietly on Ctrl-C.
+    """
+    from joblet.client import Client, ClientConfig, JobletError
+
+    flags = ctx.parent.params if ctx.parent else {}
+
+    async def session() -> None:
+        async with Client(ClientConfig.resolve(**{name: flags[name] for name in _FLAGS})) as client:
+            await call(client)
+
+    try:
+        asyncio.run(session())
+    except JobletError as error:
+        raise command_line.Failure(str(error)) from error
+    except KeyboardInterrupt:
+        raise SystemExit(command_line.INTERRUPTED) from None
