@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -144,6 +144,15 @@ class Server:
                 found.append(int(values["pid"]))
         return found
 
+    def descriptors_of(self, path: Path) -> list[int]:
+        """The server's open descriptors of a file."""
+        found = []
+        for entry in Path(f"/proc/{self.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if entry.readlink() == path:
+                    found.append(int(entry.name))
+        return found
+
     def channel(self, name: str | None = "admin", certificates: Path | None = None) -> grpc.Channel:
         """A channel of stock grpcio with the certificate of `name`, or none."""
         folder = certificates or self.certificates
@@ -219,6 +228,14 @@ class Stock:
         job_id = self.run(command, *args, **limits).id
         output = self.output(job_id)
         return self.status(job_id), output
+
+
+def poll_until(holds: Callable[[], bool]) -> None:
+    """Wait for what no event tells of."""
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline, "it never came to hold"
+        time.sleep(0.01)
 
 
 def start_time(pid: int) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from harness import Server, Stock, memory_kb
+from harness import Server, Stock, memory_kb, poll_until
 
 WRITER = (
     "import random, sys, time\n"
@@ -61,6 +61,20 @@ def test_a_follower_that_leaves_does_not_disturb_the_others(client: Stock) -> No
         call.cancel()
     rest = [b"".join(chunk.payload for chunk in call) for call in calls[2:]]
     assert rest == [written(20)] * 2
+
+
+def test_a_follower_that_leaves_holds_nothing(client: Stock, server: Server) -> None:
+    """One that does not read, so that the server waits for its window, and one that waits for output."""
+    job = client.started("bash", "-c", "head -c 30000000 /dev/zero; sleep 100")
+    log = server.state / "jobs" / job.id / "log"
+    idle = client.stub.GetJobLogs(client.pb.GetJobLogsReq(id=job.id))
+    waiting = client.stub.GetJobLogs(client.pb.GetJobLogsReq(id=job.id, offset=30_000_000))
+    next(idle)
+    poll_until(lambda: len(server.descriptors_of(log)) >= 2)
+    idle.cancel()
+    waiting.cancel()
+    poll_until(lambda: server.descriptors_of(log) == [])
+    client.stop(job.id)
 
 
 def test_a_follower_resumes_by_offset(client: Stock) -> None:

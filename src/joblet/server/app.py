@@ -25,7 +25,7 @@ from joblet import __version__, config, job
 from joblet import log as logs_of_server
 from joblet.admission import Admission
 from joblet.config import Config, ConfigError
-from joblet.errors import HostUnable, StoreFailed
+from joblet.errors import StoreFailed
 from joblet.executor.local import LocalExecutor, Settings, ceiling
 from joblet.log import fields
 from joblet.logs import LogHub
@@ -59,7 +59,7 @@ def serve(config_path: Path) -> int:
     listener = logs_of_server.start(settings.logging.level, settings.logging.format)
     try:
         uvloop.run(_serve(settings, config_path.absolute()))
-    except (ConfigError, HostUnable, StartError, StoreFailed) as error:
+    except (ConfigError, StartError, StoreFailed) as error:
         log.error("server cannot start", extra=fields(error=str(error)))
         return 1
     finally:
@@ -89,13 +89,7 @@ async def _serve(settings: Config, config_path: Path) -> None:
         address = await _listen(server, settings, tls)
         log.info(
             "server accepting connections",
-            extra=fields(
-                address=address[0],
-                port=address[1],
-                version=__version__,
-                cgroup=executor.cgroup_version,
-                stateDir=str(state_dir),
-            ),
+            extra=fields(address=address[0], port=address[1], version=__version__, stateDir=str(state_dir)),
         )
         _notify_systemd("READY=1")
         await stop.wait()

@@ -18,6 +18,7 @@ from joblet import clock
 from joblet.errors import HostUnable
 from joblet.executor.base import Exit, LaunchFailed, Lost
 from joblet.executor.local import host, ranges, record, spec
+from joblet.executor.local.cgroup import Cgroups
 from joblet.executor.local.record import BadRecord
 from joblet.executor.local.spawn import Process, spawn
 from joblet.job import Job, Limits
@@ -45,23 +46,27 @@ class LocalExecutor:
     """Launches shims and finds them again. The mutable state is the id ranges in use."""
 
     def __init__(self, settings: Settings, instance: str) -> None:
-        """`instance` tells this server's control groups from another's. Raises HostUnable."""
+        """`instance` tells this server's control groups from another's."""
         self._settings = settings
         self._jobs = settings.state_dir / "jobs"
         self._jobs.mkdir(mode=0o700, exist_ok=True)
         self._ranges = ranges.IdRanges()
-        self._shim = shim_path()
+        self._instance = instance
         self._boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         self._view = host.default_view((settings.state_dir, *settings.private))
-        self._cgroups = host.find_cgroups(instance)
-        try:
-            self._cgroups.prepare()
-        except OSError as error:
-            raise HostUnable(f"cgroup setup failed: {_text(error)}") from error
+        self._found_cgroups: Cgroups | None = None
 
     @property
-    def cgroup_version(self) -> str:
-        return self._cgroups.name
+    def _cgroups(self) -> Cgroups:
+        """The host's control groups, ready for jobs. Raises HostUnable."""
+        if self._found_cgroups is None:
+            found = host.find_cgroups(self._instance)
+            try:
+                found.prepare()
+            except OSError as error:
+                raise HostUnable(f"cgroup setup failed: {_text(error)}") from error
+            self._found_cgroups = found
+        return self._found_cgroups
 
     def log_path(self, job_id: int) -> Path:
         """The job's raw output."""
@@ -69,7 +74,10 @@ class LocalExecutor:
 
     async def probe(self) -> None:
         """Launch a job of nothing, as any other is launched. Raises HostUnable with the stage's sentence."""
-        directory = Path(tempfile.mkdtemp(prefix="probe-", dir=self._settings.state_dir))
+        try:
+            directory = Path(tempfile.mkdtemp(prefix="probe-", dir=self._settings.state_dir))
+        except OSError as error:
+            raise HostUnable(f"log setup failed: {_text(error)}") from error
         try:
             running = await self._launch(directory, _PROBE_ID, "probe", _PROBE_LIMITS, ["true"])
             await running.wait()
@@ -118,12 +126,14 @@ class LocalExecutor:
 
     async def clean_leftovers(self, live: set[str]) -> None:
         """Remove control groups of jobs that are no more."""
-        for name in self._cgroups.leftovers() - live:
-            await asyncio.to_thread(self._cgroups.clean, name)
+        with contextlib.suppress(HostUnable):
+            for name in self._cgroups.leftovers() - live:
+                await asyncio.to_thread(self._cgroups.clean, name)
 
     def close(self) -> None:
         """Remove the control groups above the jobs' when no job is left."""
-        self._cgroups.remove()
+        if self._found_cgroups is not None:
+            self._found_cgroups.remove()
 
     async def _launch(self, directory: Path, job_id: int, name: str, limits: Limits, argv: Sequence[str]) -> Shim:
         try:
@@ -185,7 +195,7 @@ class LocalExecutor:
             closing(report_end)
             try:
                 descriptors = {0: null, 1: null, 2: null, 3: orders, 4: folder, 5: report_end, 6: lock}
-                pid, pidfd = spawn(str(self._shim), ["joblet-shim", str(job_id)], descriptors)
+                pid, pidfd = spawn(str(shim_path()), ["joblet-shim", str(job_id)], descriptors)
             except BaseException:
                 os.close(report)
                 raise
@@ -199,7 +209,8 @@ class LocalExecutor:
             return Lost(f"lost: {error}")
         if ended is not None:
             return ended
-        await asyncio.to_thread(self._cgroups.clean, name)
+        with contextlib.suppress(HostUnable):
+            await asyncio.to_thread(self._cgroups.clean, name)
         monitor = record.read_monitor(directory)
         if monitor is None:
             return Lost("lost: the server ended while it was launched")

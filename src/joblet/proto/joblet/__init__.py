@@ -147,15 +147,21 @@ class GetWorkflowJobsRequest(betterproto2.Message):
     workflow_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 
-default_message_pool.register_message("joblet", "GetWorkflowJobsRequest", GetWorkflowJobsRequest)
+default_message_pool.register_message(
+    "joblet", "GetWorkflowJobsRequest", GetWorkflowJobsRequest
+)
 
 
 @dataclass(eq=False, repr=False)
 class GetWorkflowJobsResponse(betterproto2.Message):
-    jobs: "list[WorkflowJob]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    jobs: "list[WorkflowJob]" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, repeated=True
+    )
 
 
-default_message_pool.register_message("joblet", "GetWorkflowJobsResponse", GetWorkflowJobsResponse)
+default_message_pool.register_message(
+    "joblet", "GetWorkflowJobsResponse", GetWorkflowJobsResponse
+)
 
 
 @dataclass(eq=False, repr=False)
@@ -163,17 +169,25 @@ class GetWorkflowStatusRequest(betterproto2.Message):
     workflow_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 
-default_message_pool.register_message("joblet", "GetWorkflowStatusRequest", GetWorkflowStatusRequest)
+default_message_pool.register_message(
+    "joblet", "GetWorkflowStatusRequest", GetWorkflowStatusRequest
+)
 
 
 @dataclass(eq=False, repr=False)
 class GetWorkflowStatusResponse(betterproto2.Message):
-    workflow: "WorkflowInfo | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+    workflow: "WorkflowInfo | None" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, optional=True
+    )
 
-    jobs: "list[WorkflowJob]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
+    jobs: "list[WorkflowJob]" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, repeated=True
+    )
 
 
-default_message_pool.register_message("joblet", "GetWorkflowStatusResponse", GetWorkflowStatusResponse)
+default_message_pool.register_message(
+    "joblet", "GetWorkflowStatusResponse", GetWorkflowStatusResponse
+)
 
 
 @dataclass(eq=False, repr=False)
@@ -251,7 +265,9 @@ class Job(betterproto2.Message):
     environment: "dict[str, str]" = betterproto2.field(
         15,
         betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
+        map_meta=betterproto2.map_meta(
+            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
+        ),
     )
     """
     Regular environment variables (visible)
@@ -260,7 +276,9 @@ class Job(betterproto2.Message):
     secret_environment: "dict[str, str]" = betterproto2.field(
         16,
         betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING),
+        map_meta=betterproto2.map_meta(
+            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
+        ),
     )
     """
     Secret environment variables (masked)
@@ -288,15 +306,21 @@ class ListWorkflowsRequest(betterproto2.Message):
     include_completed: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
 
 
-default_message_pool.register_message("joblet", "ListWorkflowsRequest", ListWorkflowsRequest)
+default_message_pool.register_message(
+    "joblet", "ListWorkflowsRequest", ListWorkflowsRequest
+)
 
 
 @dataclass(eq=False, repr=False)
 class ListWorkflowsResponse(betterproto2.Message):
-    workflows: "list[WorkflowInfo]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    workflows: "list[WorkflowInfo]" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, repeated=True
+    )
 
 
-default_message_pool.register_message("joblet", "ListWorkflowsResponse", ListWorkflowsResponse)
+default_message_pool.register_message(
+    "joblet", "ListWorkflowsResponse", ListWorkflowsResponse
+)
 
 
 @dataclass(eq=False, repr=False)
@@ -378,7 +402,9 @@ class RunWorkflowRequest(betterproto2.Message):
     Hint of older clients, not trusted
     """
 
-    job_order: "list[str]" = betterproto2.field(3, betterproto2.TYPE_STRING, repeated=True)
+    job_order: "list[str]" = betterproto2.field(
+        3, betterproto2.TYPE_STRING, repeated=True
+    )
     """
     Hint of older clients, not trusted
     """
@@ -388,10 +414,14 @@ class RunWorkflowRequest(betterproto2.Message):
     What runs
     """
 
-    workflow_files: "list[FileUpload]" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, repeated=True)
+    workflow_files: "list[FileUpload]" = betterproto2.field(
+        5, betterproto2.TYPE_MESSAGE, repeated=True
+    )
 
 
-default_message_pool.register_message("joblet", "RunWorkflowRequest", RunWorkflowRequest)
+default_message_pool.register_message(
+    "joblet", "RunWorkflowRequest", RunWorkflowRequest
+)
 
 
 @dataclass(eq=False, repr=False)
@@ -401,7 +431,9 @@ class RunWorkflowResponse(betterproto2.Message):
     status: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
 
-default_message_pool.register_message("joblet", "RunWorkflowResponse", RunWorkflowResponse)
+default_message_pool.register_message(
+    "joblet", "RunWorkflowResponse", RunWorkflowResponse
+)
 
 
 @dataclass(eq=False, repr=False)
@@ -456,11 +488,17 @@ class WorkflowInfo(betterproto2.Message):
 
     canceled_jobs: "int" = betterproto2.field(7, betterproto2.TYPE_INT32)
 
-    created_at: "Timestamp | None" = betterproto2.field(8, betterproto2.TYPE_MESSAGE, optional=True)
+    created_at: "Timestamp | None" = betterproto2.field(
+        8, betterproto2.TYPE_MESSAGE, optional=True
+    )
 
-    started_at: "Timestamp | None" = betterproto2.field(9, betterproto2.TYPE_MESSAGE, optional=True)
+    started_at: "Timestamp | None" = betterproto2.field(
+        9, betterproto2.TYPE_MESSAGE, optional=True
+    )
 
-    completed_at: "Timestamp | None" = betterproto2.field(10, betterproto2.TYPE_MESSAGE, optional=True)
+    completed_at: "Timestamp | None" = betterproto2.field(
+        10, betterproto2.TYPE_MESSAGE, optional=True
+    )
 
     yaml_content: "str" = betterproto2.field(11, betterproto2.TYPE_STRING)
 
@@ -485,17 +523,23 @@ class WorkflowJob(betterproto2.Message):
     Current job status
     """
 
-    dependencies: "list[str]" = betterproto2.field(4, betterproto2.TYPE_STRING, repeated=True)
+    dependencies: "list[str]" = betterproto2.field(
+        4, betterproto2.TYPE_STRING, repeated=True
+    )
     """
     Names of the jobs this job depends on
     """
 
-    start_time: "Timestamp | None" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, optional=True)
+    start_time: "Timestamp | None" = betterproto2.field(
+        5, betterproto2.TYPE_MESSAGE, optional=True
+    )
     """
     Job start time
     """
 
-    end_time: "Timestamp | None" = betterproto2.field(6, betterproto2.TYPE_MESSAGE, optional=True)
+    end_time: "Timestamp | None" = betterproto2.field(
+        6, betterproto2.TYPE_MESSAGE, optional=True
+    )
     """
     Job completion time
     """
@@ -735,7 +779,9 @@ class JobletServiceBase(betterproto2_grpclib.ServiceBase):
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
-    async def get_job_logs(self, message: "GetJobLogsReq") -> "AsyncIterator[DataChunk]":
+    async def get_job_logs(
+        self, message: "GetJobLogsReq"
+    ) -> "AsyncIterator[DataChunk]":
         """
         Stream job output in real time.
         """
@@ -743,7 +789,9 @@ class JobletServiceBase(betterproto2_grpclib.ServiceBase):
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
         yield DataChunk()
 
-    async def __rpc_run_job(self, stream: "grpclib.server.Stream[RunJobReq, RunJobRes]") -> None:
+    async def __rpc_run_job(
+        self, stream: "grpclib.server.Stream[RunJobReq, RunJobRes]"
+    ) -> None:
         request = await stream.recv_message()
         assert request is not None
         response = await self.run_job(request)
@@ -757,19 +805,25 @@ class JobletServiceBase(betterproto2_grpclib.ServiceBase):
         response = await self.get_job_status(request)
         await stream.send_message(response)
 
-    async def __rpc_stop_job(self, stream: "grpclib.server.Stream[StopJobReq, StopJobRes]") -> None:
+    async def __rpc_stop_job(
+        self, stream: "grpclib.server.Stream[StopJobReq, StopJobRes]"
+    ) -> None:
         request = await stream.recv_message()
         assert request is not None
         response = await self.stop_job(request)
         await stream.send_message(response)
 
-    async def __rpc_list_jobs(self, stream: "grpclib.server.Stream[EmptyRequest, Jobs]") -> None:
+    async def __rpc_list_jobs(
+        self, stream: "grpclib.server.Stream[EmptyRequest, Jobs]"
+    ) -> None:
         request = await stream.recv_message()
         assert request is not None
         response = await self.list_jobs(request)
         await stream.send_message(response)
 
-    async def __rpc_get_job_logs(self, stream: "grpclib.server.Stream[GetJobLogsReq, DataChunk]") -> None:
+    async def __rpc_get_job_logs(
+        self, stream: "grpclib.server.Stream[GetJobLogsReq, DataChunk]"
+    ) -> None:
         request = await stream.recv_message()
         assert request is not None
         await self._call_rpc_handler_server_stream(
@@ -814,28 +868,36 @@ class JobletServiceBase(betterproto2_grpclib.ServiceBase):
 
 
 class JobServiceBase(betterproto2_grpclib.ServiceBase):
-    async def run_workflow(self, message: "RunWorkflowRequest") -> "RunWorkflowResponse":
+    async def run_workflow(
+        self, message: "RunWorkflowRequest"
+    ) -> "RunWorkflowResponse":
         """
         Run the jobs of a workflow in the order of their requirements.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
-    async def get_workflow_status(self, message: "GetWorkflowStatusRequest") -> "GetWorkflowStatusResponse":
+    async def get_workflow_status(
+        self, message: "GetWorkflowStatusRequest"
+    ) -> "GetWorkflowStatusResponse":
         """
         Get a workflow and its jobs.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
-    async def list_workflows(self, message: "ListWorkflowsRequest") -> "ListWorkflowsResponse":
+    async def list_workflows(
+        self, message: "ListWorkflowsRequest"
+    ) -> "ListWorkflowsResponse":
         """
         List workflows.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
-    async def get_workflow_jobs(self, message: "GetWorkflowJobsRequest") -> "GetWorkflowJobsResponse":
+    async def get_workflow_jobs(
+        self, message: "GetWorkflowJobsRequest"
+    ) -> "GetWorkflowJobsResponse":
         """
         Get the jobs of a workflow.
         """
@@ -851,7 +913,8 @@ class JobServiceBase(betterproto2_grpclib.ServiceBase):
         await stream.send_message(response)
 
     async def __rpc_get_workflow_status(
-        self, stream: "grpclib.server.Stream[GetWorkflowStatusRequest, GetWorkflowStatusResponse]"
+        self,
+        stream: "grpclib.server.Stream[GetWorkflowStatusRequest, GetWorkflowStatusResponse]",
     ) -> None:
         request = await stream.recv_message()
         assert request is not None
@@ -859,7 +922,8 @@ class JobServiceBase(betterproto2_grpclib.ServiceBase):
         await stream.send_message(response)
 
     async def __rpc_list_workflows(
-        self, stream: "grpclib.server.Stream[ListWorkflowsRequest, ListWorkflowsResponse]"
+        self,
+        stream: "grpclib.server.Stream[ListWorkflowsRequest, ListWorkflowsResponse]",
     ) -> None:
         request = await stream.recv_message()
         assert request is not None
@@ -867,7 +931,8 @@ class JobServiceBase(betterproto2_grpclib.ServiceBase):
         await stream.send_message(response)
 
     async def __rpc_get_workflow_jobs(
-        self, stream: "grpclib.server.Stream[GetWorkflowJobsRequest, GetWorkflowJobsResponse]"
+        self,
+        stream: "grpclib.server.Stream[GetWorkflowJobsRequest, GetWorkflowJobsResponse]",
     ) -> None:
         request = await stream.recv_message()
         assert request is not None
