@@ -1,0 +1,202 @@
+#include "init.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include "kernel.h"
+#include "namespaces.h"
+#include "privileges.h"
+#include "rootfs.h"
+
+enum { MONITOR = 3, OUTPUT = 4 }; /* the init's only descriptors beside 0, 1 and 2 */
+
+static void tell(const struct message *message)
+{
+    /* Without a monitor there is nobody to run for. */
+    if (RETRY(send(MONITOR, message, sizeof *message, MSG_NOSIGNAL)) < 0)
+        _exit(1);
+}
+
+static void tell_failure(const struct failure *failure, void *context)
+{
+    (void)context;
+    tell(&(struct message){.kind = MESSAGE_FAILED, .failure = *failure});
+}
+
+static void await_go(void)
+{
+    char go;
+    if (RETRY(recv(MONITOR, &go, 1, 0)) != 1)
+        _exit(1);
+}
+
+/* Everything else that the monitor had open, its lock above all, is closed before anything can go wrong here. */
+static void keep_only(int monitor, int output)
+{
+    int kept_monitor = fcntl(monitor, F_DUPFD_CLOEXEC, OUTPUT + 1);
+    int kept_output = fcntl(output, F_DUPFD_CLOEXEC, OUTPUT + 1);
+    if (kept_monitor < 0 || kept_output < 0 || dup3(kept_monitor, MONITOR, O_CLOEXEC) < 0 ||
+        dup3(kept_output, OUTPUT, O_CLOEXEC) < 0 || kernel_close_range(OUTPUT + 1) < 0)
+        _exit(1); /* the monitor sees the socket close */
+}
+
+/* The monitor's own 0, 1 and 2 lead to the host's /dev. */
+static void use_own_null(void)
+{
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (null < 0)
+        die(STAGE_ROOTFS, "open /dev/null");
+    for (int fd = 0; fd <= 2; fd++)
+        if (dup2(null, fd) < 0)
+            die(STAGE_ROOTFS, "dup2 %d", fd);
+    close(null);
+}
+
+/* After the credentials have changed, for that clears it: prctl(2), PR_SET_PDEATHSIG. A monitor that died before has closed
+ * its end of the socket, for an exiting process closes its files before it signals its children; one that dies from
+ * now on takes this process with it. So there is no moment at which its death is missed. */
+static void die_with_monitor(void)
+{
+    char nothing;
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+        die(STAGE_PRIVILEGES, "prctl PR_SET_PDEATHSIG");
+    if (recv(MONITOR, &nothing, 1, MSG_DONTWAIT | MSG_PEEK) == 0)
+        _exit(1);
+}
+
+/* The signals that the loop at the end takes; a blocked signal reaches even process 1: pid_namespaces(7). */
+static void block_signals(sigset_t *set)
+{
+    sigemptyset(set);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGCHLD);
+    if (sigprocmask(SIG_SETMASK, set, NULL) < 0)
+        die(STAGE_PRIVILEGES, "sigprocmask");
+}
+
+/* By system call, for the C library keeps 32 to 34 from its users, and posix_spawn in another one ignores those. */
+static void reset_signals(void)
+{
+    static const uint64_t default_action[4], none;
+    for (int sig = 1; sig <= 64; sig++)
+        syscall(SYS_rt_sigaction, sig, default_action, NULL, sizeof none); /* two cannot be changed, and need not */
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof none);
+}
+
+static const char *find_environment(const struct strings *env, const char *name)
+{
+    size_t length = strlen(name);
+    for (size_t i = 0; i < env->count; i++)
+        if (strncmp(env->at[i], name, length) == 0 && env->at[i][length] == '=')
+            return env->at[i] + length + 1;
+    return NULL;
+}
+
+/* As execvp(3), with the job's PATH, but no shell for what is not executable: returns errno. */
+static int search_and_execute(const struct spec *spec)
+{
+    const char *command = spec->arg.at[0];
+    if (!*command)
+        return ENOENT;
+    if (strchr(command, '/')) {
+        execve(command, spec->arg.at, spec->env.at);
+        return errno;
+    }
+    const char *path = find_environment(&spec->env, "PATH");
+    if (!path)
+        path = "/usr/local/bin:/usr/bin:/bin";
+    char candidate[4096];
+    bool refused = false;
+    for (const char *end; path; path = *end ? end + 1 : NULL) {
+        end = path + strcspn(path, ":");
+        int length = (int)(end - path);
+        if (snprintf(candidate, sizeof candidate, "%.*s/%s", length, length ? path : ".", command) >=
+            (int)sizeof candidate)
+            continue;
+        execve(candidate, spec->arg.at, spec->env.at);
+        if (errno == EACCES)
+            refused = true;
+        else if (errno != ENOENT && errno != ENOTDIR)
+            return errno;
+    }
+    return refused ? EACCES : ENOENT;
+}
+
+/* In a child that shares the init's memory until it executes the command, so that no one needs to be told how that went:
+ * vfork(2). Its session and its group have its own number before this returns, so that SIGTERM always finds them. */
+static pid_t execute(const struct spec *spec, volatile int *error)
+{
+    *error = 0;
+    pid_t pid = vfork();
+    if (pid != 0)
+        return pid;
+    reset_signals();
+    setsid();
+    if (dup2(OUTPUT, 1) < 0 || dup2(OUTPUT, 2) < 0)
+        *error = errno;
+    else
+        *error = search_and_execute(spec);
+    _exit(127);
+}
+
+static pid_t start_command(const struct spec *spec)
+{
+    volatile int error;
+    pid_t command = execute(spec, &error);
+    if (command < 0)
+        die(STAGE_EXEC, "vfork");
+    errno = error;
+    if (errno)
+        die(STAGE_EXEC, "execve");
+    close(OUTPUT); /* or the monitor would never see its end */
+    tell(&(struct message){.kind = MESSAGE_STARTED});
+    return command;
+}
+
+/* The command's status is for the monitor; all others are reaped for being dead. */
+static void reap(pid_t command)
+{
+    int status;
+    pid_t pid;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+        if (pid == command) {
+            tell(&(struct message){.kind = MESSAGE_ENDED, .status = status});
+            _exit(0); /* and the kernel kills what is left: pid_namespaces(7) */
+        }
+}
+
+static _Noreturn void forward_and_reap(pid_t command, const sigset_t *signals)
+{
+    for (;;)
+        if (sigwaitinfo(signals, NULL) == SIGTERM)
+            kill(-command, SIGTERM);
+        else
+            reap(command);
+}
+
+void init_run(const struct spec *spec, int monitor, int output)
+{
+    sigset_t signals;
+    keep_only(monitor, output);
+    die_through(tell_failure, NULL);
+    block_signals(&signals);
+
+    enter_rootfs(spec);
+    use_own_null();
+    await_go(); /* in all groups */
+    name_host(spec->hostname);
+    enter_user_namespace();
+    tell(&(struct message){.kind = MESSAGE_UNMAPPED});
+    await_go(); /* ids are mapped */
+    drop_privileges();
+    die_with_monitor();
+    filter_system_calls();
+
+    forward_and_reap(start_command(spec), &signals);
+}

@@ -1,0 +1,23 @@
+/* Process 1 of the job, and what it and the monitor say to each other. */
+#ifndef JOBLET_INIT_H
+#define JOBLET_INIT_H
+
+#include "die.h"
+#include "spec.h"
+
+/* From the init to the monitor, one packet each. From the monitor to the init: one byte, for "go on". */
+struct message {
+    enum {
+        MESSAGE_FAILED,   /* with the failure; the init is gone */
+        MESSAGE_UNMAPPED, /* waits for its ids */
+        MESSAGE_STARTED,  /* the command's execve has succeeded */
+        MESSAGE_ENDED,    /* with the command's wait status */
+    } kind;
+    int status;
+    struct failure failure;
+};
+
+/* Runs the job, in the new namespaces, from the job's directory. The socket to the monitor, the output's write end. */
+_Noreturn void init_run(const struct spec *, int monitor, int output);
+
+#endif

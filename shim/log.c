@@ -1,0 +1,78 @@
+#include "log.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "die.h"
+#include "kernel.h"
+
+void log_open(struct log *log, int dir)
+{
+    log->fd = openat(dir, "log", O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (log->fd < 0)
+        die(STAGE_LOG, "open log");
+}
+
+static off_t size_of(const struct log *log)
+{
+    struct stat what;
+    return fstat(log->fd, &what) < 0 ? 0 : what.st_size;
+}
+
+/* The gap's notice is written whole or not at all, or it would be mistaken for output. */
+static bool close_gap(struct log *log)
+{
+    char notice[256];
+    off_t before = size_of(log);
+    int length =
+        snprintf(notice, sizeof notice, "\njoblet: %" PRIu64 " bytes of output lost here: ", log->gap);
+    char *error = notice + length;
+    length += snprintf(error, sizeof notice - (size_t)length, "%s\n", strerror(log->error));
+    *error = (char)tolower((unsigned char)*error);
+    long written = RETRY(write(log->fd, notice, (size_t)length));
+    if (written == length)
+        log->gap = 0;
+    else if (written > 0 && ftruncate(log->fd, before) < 0)
+        return false;
+    return written == length;
+}
+
+static void lose(struct log *log, int error, size_t length)
+{
+    if (log->gap == 0)
+        log->error = error;
+    log->gap += length;
+    log->lost += length;
+}
+
+void log_write(struct log *log, const char *bytes, size_t length)
+{
+    if (log->gap && !close_gap(log)) {
+        lose(log, 0, length);
+        return;
+    }
+    while (length > 0) {
+        ssize_t written = RETRY(write(log->fd, bytes, length));
+        if (written <= 0) {
+            lose(log, errno, length);
+            return;
+        }
+        bytes += written;
+        length -= (size_t)written;
+    }
+}
+
+uint64_t log_finish(struct log *log)
+{
+    if (log->gap)
+        close_gap(log);
+    uint64_t length = (uint64_t)size_of(log);
+    if (length > 0)
+        fdatasync(log->fd);
+    return length;
+}

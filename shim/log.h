@@ -1,0 +1,22 @@
+/* The job's log: what came out of the pipe, byte for byte, or an honest gap. */
+#ifndef JOBLET_LOG_H
+#define JOBLET_LOG_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct log {
+    int fd;
+    int error;     /* of the write that opened the present gap */
+    uint64_t gap;  /* bytes lost since the log was last written to; 0: there is no gap */
+    uint64_t lost; /* bytes lost in all */
+};
+
+/* Dies at STAGE_LOG. */
+void log_open(struct log *, int dir);
+/* Never fails: what cannot be written is counted. */
+void log_write(struct log *, const char *bytes, size_t length);
+/* Puts the log on the disk; its length. */
+uint64_t log_finish(struct log *);
+
+#endif

@@ -1,0 +1,291 @@
+#include "monitor.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "init.h"
+#include "kernel.h"
+#include "namespaces.h"
+
+enum {
+    PIPE_SIZE = 1 << 20,
+    PIPE_SIZE_SMALL = 256 << 10,
+    BUFFER_SIZE = 256 << 10,
+    SHORT_READ = 64 << 10, /* below this it pays to wait for more */
+    FLOWING_READS = 2,     /* so many in quick succession are a flow */
+    NAP_MS = 1,
+    IDLE_MS = 1000, /* after this the buffer's memory is given back */
+};
+
+void monitor_signals(struct monitor *monitor)
+{
+    static const int ignored[] = {SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGXFSZ};
+    sigset_t taken;
+    signal(SIGCHLD, SIG_DFL); /* ignored, it would take the init's status away: wait(2) */
+    for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)
+        signal(ignored[i], SIG_IGN);
+    sigemptyset(&taken);
+    sigaddset(&taken, SIGTERM);
+    sigaddset(&taken, SIGUSR1);
+    sigprocmask(SIG_SETMASK, &taken, NULL);
+    monitor->signals = signalfd(-1, &taken, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (monitor->signals < 0)
+        die(STAGE_LOG, "signalfd");
+}
+
+static void let_go_on(struct monitor *monitor)
+{
+    /* A failure is noticed by the next message, or by its absence. */
+    RETRY(send(monitor->socket, "", 1, MSG_NOSIGNAL));
+}
+
+/* An init that ended before it had read our byte resets the connection, and what it said last comes after that: unix(7). */
+static bool receive(struct monitor *monitor, struct message *message, int flags)
+{
+    long length = RETRY(recv(monitor->socket, message, sizeof *message, flags));
+    if (length < 0 && errno == ECONNRESET)
+        length = RETRY(recv(monitor->socket, message, sizeof *message, flags));
+    return length == sizeof *message;
+}
+
+/* Waits for the init to come that far. */
+static void await(struct monitor *monitor, int kind)
+{
+    struct message message;
+    bool told = receive(monitor, &message, 0);
+    if (told && (int)message.kind == kind)
+        return;
+    if (!told || message.kind != MESSAGE_FAILED) {
+        errno = ECHILD;
+        die(STAGE_NAMESPACE, "init has died");
+    }
+    errno = message.failure.error;
+    message.failure.call[sizeof message.failure.call - 1] = '\0';
+    die(message.failure.stage, "%s", message.failure.call);
+}
+
+/* A pipe bigger than the usual 64 KiB, so that a job seldom waits for its log: pipe(7). The buffer has memory only while
+ * output flows. */
+static void make_output(struct monitor *monitor, int ends[2])
+{
+    monitor->buffer =
+        mmap(NULL, BUFFER_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (monitor->buffer == MAP_FAILED)
+        die(STAGE_LOG, "mmap");
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        die(STAGE_LOG, "pipe2");
+    if (fcntl(ends[0], F_SETPIPE_SZ, PIPE_SIZE) < 0)
+        fcntl(ends[0], F_SETPIPE_SZ, PIPE_SIZE_SMALL);
+    if (fcntl(ends[0], F_SETFL, O_NONBLOCK) < 0)
+        die(STAGE_LOG, "fcntl O_NONBLOCK");
+}
+
+void monitor_launch(struct monitor *monitor)
+{
+    int output[2], sockets[2];
+    make_output(monitor, output);
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets) < 0)
+        die(STAGE_NAMESPACE, "socketpair");
+    /* The init's copy of this directory is in its own mount namespace, as the places that it mounts must be. */
+    if (fchdir(FD_DIR) < 0)
+        die(STAGE_ROOTFS, "fchdir");
+
+    monitor->init = clone_init(groups_v2(&monitor->groups), &monitor->pidfd);
+    if (monitor->init == 0)
+        init_run(&monitor->spec, sockets[1], output[1]);
+    close(sockets[1]);
+    close(output[1]);
+    monitor->socket = sockets[0];
+    monitor->output = output[0];
+
+    groups_enter(&monitor->groups, monitor->init);
+    let_go_on(monitor);
+    await(monitor, MESSAGE_UNMAPPED);
+    map_ids(monitor->init, monitor->spec.uid_base, monitor->spec.id_count);
+    let_go_on(monitor);
+    await(monitor, MESSAGE_STARTED);
+
+    monitor->outcome.started_at = now_ns();
+    record_started(FD_DIR, monitor->init, monitor->outcome.started_at);
+    report_started(FD_REPORT, monitor->init);
+    close(FD_REPORT);
+}
+
+static int64_t monotonic_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* The loop's state. */
+struct watch {
+    int64_t drained_at;  /* when the last output came */
+    int64_t deadline;    /* when a graceful stop becomes a kill; 0: no stop */
+    int reads;           /* in quick succession */
+    bool napping, dirty; /* letting output gather; buffer has memory to give back */
+};
+
+static void kill_job(struct monitor *monitor)
+{
+    monitor->outcome.stop = "kill";
+    kernel_pidfd_send_signal(monitor->pidfd, SIGKILL);
+    groups_kill(&monitor->groups);
+}
+
+static void take_signals(struct monitor *monitor, struct watch *watch)
+{
+    struct signalfd_siginfo info;
+    while (read(monitor->signals, &info, sizeof info) == sizeof info) {
+        if (info.ssi_signo == SIGUSR1) {
+            kill_job(monitor);
+        } else if (!monitor->outcome.stop) {
+            monitor->outcome.stop = "term";
+            watch->deadline = monotonic_ms() + monitor->spec.grace_ms;
+            kernel_pidfd_send_signal(monitor->pidfd, SIGTERM);
+        }
+    }
+}
+
+/* One read into the log. Each costs two system calls and wakes the log's followers, so a program that writes line by
+ * line is left alone for a moment each time, once it proves to go on; the first lines are not kept waiting. */
+static void drain(struct monitor *monitor, struct watch *watch)
+{
+    ssize_t length = read(monitor->output, monitor->buffer, BUFFER_SIZE);
+    if (length == 0) {
+        close(monitor->output);
+        monitor->output = -1;
+    }
+    if (length <= 0)
+        return;
+    log_write(&monitor->log, monitor->buffer, (size_t)length);
+    int64_t now = monotonic_ms();
+    watch->reads = now - watch->drained_at <= NAP_MS + 1 ? watch->reads + 1 : 0;
+    watch->drained_at = now;
+    watch->napping = length < SHORT_READ && watch->reads >= FLOWING_READS;
+    watch->dirty = true;
+}
+
+static int choose_timeout(const struct monitor *monitor, const struct watch *watch)
+{
+    int64_t timeout = watch->napping ? NAP_MS : watch->dirty ? IDLE_MS : -1;
+    if (watch->deadline && strcmp(monitor->outcome.stop, "term") == 0) {
+        int64_t left = watch->deadline - monotonic_ms();
+        if (timeout < 0 || left < timeout)
+            timeout = left > 0 ? left : 0;
+    }
+    return (int)timeout;
+}
+
+static bool is_grace_over(const struct monitor *monitor, const struct watch *watch)
+{
+    return watch->deadline && strcmp(monitor->outcome.stop, "term") == 0 && monotonic_ms() >= watch->deadline;
+}
+
+void monitor_watch(struct monitor *monitor)
+{
+    struct watch watch = {0};
+    enum { OUTPUT, INIT, SIGNALS, COUNT };
+    for (;;) {
+        struct pollfd events[COUNT] = {
+            [OUTPUT] = {.fd = watch.napping ? -1 : monitor->output, .events = POLLIN},
+            [INIT] = {.fd = monitor->pidfd, .events = POLLIN},
+            [SIGNALS] = {.fd = monitor->signals, .events = POLLIN},
+        };
+        int ready = poll(events, COUNT, choose_timeout(monitor, &watch));
+        if (ready == 0 && !watch.napping && watch.dirty) {
+            madvise(monitor->buffer, BUFFER_SIZE, MADV_DONTNEED);
+            watch.dirty = false;
+        }
+        watch.napping = false;
+        if (events[SIGNALS].revents)
+            take_signals(monitor, &watch);
+        if (is_grace_over(monitor, &watch))
+            kill_job(monitor);
+        if (events[INIT].revents)
+            break;
+        if (events[OUTPUT].revents)
+            drain(monitor, &watch);
+    }
+}
+
+/* The status of the command, or of the init where it could not tell: killed by us, or by the kernel for want of memory. */
+static void read_status(struct monitor *monitor)
+{
+    struct outcome *outcome = &monitor->outcome;
+    struct message message;
+    int status = SIGKILL;
+    RETRY(waitpid(monitor->init, &status, 0));
+    if (receive(monitor, &message, MSG_DONTWAIT) && message.kind == MESSAGE_ENDED)
+        status = message.status;
+    outcome->kind = WIFEXITED(status) ? OUTCOME_EXITED : OUTCOME_SIGNALED;
+    outcome->number = WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status);
+}
+
+/* What was in the pipe when the job was over. Not until its end: a job can have passed the pipe on to a process outside,
+ * which may write for ever. */
+static void drain_rest(struct monitor *monitor)
+{
+    int left = 0;
+    if (monitor->output < 0 || ioctl(monitor->output, FIONREAD, &left) < 0)
+        return;
+    while (left > 0) {
+        size_t most = left < BUFFER_SIZE ? (size_t)left : BUFFER_SIZE;
+        ssize_t length = RETRY(read(monitor->output, monitor->buffer, most));
+        if (length <= 0)
+            return;
+        log_write(&monitor->log, monitor->buffer, (size_t)length);
+        left -= (int)length;
+    }
+}
+
+/* The groups' counters first: they go with the groups. The record last: it says that all else is done. */
+static void write_end(struct monitor *monitor)
+{
+    struct outcome *outcome = &monitor->outcome;
+    char stats[STATS_SIZE];
+    outcome->ended_at = now_ns();
+    groups_settle(&monitor->groups);
+    stats[groups_stat(&monitor->groups, stats, 0, sizeof stats)] = '\0';
+    groups_remove(&monitor->groups);
+    outcome->log_bytes = log_finish(&monitor->log);
+    outcome->log_lost = monitor->log.lost;
+    record_exit(FD_DIR, outcome, stats);
+}
+
+void monitor_conclude(struct monitor *monitor)
+{
+    read_status(monitor);
+    drain_rest(monitor);
+    write_end(monitor);
+}
+
+void monitor_fail(const struct failure *failure, void *context)
+{
+    struct monitor *monitor = context;
+    struct outcome *outcome = &monitor->outcome;
+    char sentence[SENTENCE_SIZE], line[SENTENCE_SIZE + 160];
+    if (monitor->init > 0) {
+        kernel_pidfd_send_signal(monitor->pidfd, SIGKILL);
+        RETRY(waitpid(monitor->init, NULL, 0));
+    }
+    outcome->kind = OUTCOME_FAILED;
+    outcome->failure = failure;
+    outcome->command = monitor->spec.arg.count ? monitor->spec.arg.at[0] : NULL;
+    write_sentence(sentence, failure, outcome->command);
+    bool call = failure->stage != STAGE_SPEC && failure->stage != STAGE_EXEC;
+    int length = snprintf(line, sizeof line, call ? "joblet: %s (%s)\n" : "joblet: %s\n", sentence, failure->call);
+    log_write(&monitor->log, line, (size_t)length);
+    write_end(monitor);
+    report_failed(FD_REPORT, failure, outcome->command);
+}

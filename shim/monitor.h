@@ -1,0 +1,40 @@
+/* The job's parent: starts it, drains its output, ends it, and says how it ended. */
+#ifndef JOBLET_MONITOR_H
+#define JOBLET_MONITOR_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "cgroup.h"
+#include "log.h"
+#include "record.h"
+#include "spec.h"
+
+/* The descriptors that the server starts the shim with: PROTOCOL.md. */
+enum { FD_SPEC = 3, FD_DIR = 4, FD_REPORT = 5, FD_LOCK = 6 };
+
+struct monitor {
+    struct spec spec;
+    struct groups groups;
+    struct log log;
+    int signals;  /* signalfd */
+    int output;   /* the read end of the job's output, -1 once it has ended */
+    char *buffer; /* between the two */
+    pid_t init;
+    int pidfd;  /* of the init */
+    int socket; /* to the init */
+    struct outcome outcome;
+};
+
+/* As PROTOCOL.md's "Signals to the monitor": dies at STAGE_LOG. */
+void monitor_signals(struct monitor *);
+/* From clone3 to the command's execve; dies at the stage that failed. */
+void monitor_launch(struct monitor *);
+/* Until the init has died. */
+void monitor_watch(struct monitor *);
+/* All that is left to do for a job that is over. */
+void monitor_conclude(struct monitor *);
+/* For die_through: a launch that failed is concluded too. */
+void monitor_fail(const struct failure *, void *monitor);
+
+#endif

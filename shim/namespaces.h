@@ -1,0 +1,19 @@
+/* The job's namespaces: namespaces(7), user_namespaces(7). */
+#ifndef JOBLET_NAMESPACES_H
+#define JOBLET_NAMESPACES_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+/* fork(2) into new pid, mount, uts and ipc namespaces and, unless it is -1, the v2 group: 0 in the child. They belong to
+ * the host's user namespace, so that root of the job's own one, made later, has no power over them. */
+pid_t clone_init(int group, int *pidfd);
+
+/* In the init: a cgroup namespace whose root is the job's groups, and the host name. */
+void name_host(const char *hostname);
+/* In the init: the job's user namespace, without any id until the monitor has mapped them. */
+void enter_user_namespace(void);
+/* In the monitor: inside's 0.. is the host's base.., for users and groups. */
+void map_ids(pid_t, uint32_t base, uint32_t count);
+
+#endif

@@ -1,0 +1,39 @@
+/* What stays of the job: the files in its directory, and the line to the server. */
+#ifndef JOBLET_RECORD_H
+#define JOBLET_RECORD_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "cgroup.h"
+#include "die.h"
+
+struct outcome {
+    enum { OUTCOME_FAILED, OUTCOME_EXITED, OUTCOME_SIGNALED } kind;
+    int number; /* exit status or signal */
+    const struct failure *failure;
+    const char *command; /* argv[0], for the failure's sentence */
+    const char *stop;    /* `term`, `kill` or NULL */
+    int64_t started_at, ended_at;
+    uint64_t log_bytes, log_lost;
+};
+
+enum { SENTENCE_SIZE = 512, STATS_SIZE = 6144, RECORD_SIZE = 8192 };
+
+int64_t now_ns(void);
+
+/* Says who watches the job; dies at STAGE_LOG. */
+void record_monitor(int dir);
+/* Makes room for the two records below, so that a disk that the job has filled has it still; dies at STAGE_LOG. */
+void record_reserve(int dir);
+/* The command runs. */
+void record_started(int dir, pid_t init, int64_t at);
+/* The job has ended, durably. */
+void record_exit(int dir, const struct outcome *, const char *stats);
+
+/* The failure for the user; the log's version names the call. */
+void write_sentence(char sentence[SENTENCE_SIZE], const struct failure *, const char *command);
+void report_started(int fd, pid_t init);
+void report_failed(int fd, const struct failure *, const char *command);
+
+#endif

@@ -1,0 +1,40 @@
+/* The job's orders, as PROTOCOL.md lists them. */
+#ifndef JOBLET_SPEC_H
+#define JOBLET_SPEC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { SPEC_BYTES_MAX = 16 << 20, SPEC_ENTRIES_MAX = 1 << 18, SPEC_GROUPS_MAX = 16, SPEC_DETAIL_SIZE = 96 };
+
+struct strings {
+    char **at; /* the array ends with NULL only where execve(2) needs it: env and arg */
+    size_t count;
+};
+
+struct group {
+    const char *path;
+    const char *kill;
+    struct strings set;  /* FILE=VALUE */
+    struct strings stat; /* NAME=FILE[:KEY] */
+    bool v2;
+};
+
+struct spec {
+    const char *id, *hostname, *work;
+    uint32_t uid_base, id_count, grace_ms;
+    uint64_t tmp_bytes;
+    struct strings ro, mask, env, arg;
+    struct group group[SPEC_GROUPS_MAX];
+    size_t groups;
+};
+
+/* Fills the spec with pointers into the text, which must outlive it. Pure but for the memory of the lists. False: the
+ * text is no valid spec and detail says why. */
+bool spec_parse(struct spec *, char *text, size_t length, char detail[SPEC_DETAIL_SIZE]);
+
+/* Reads and parses what the descriptor holds, and closes it; dies at STAGE_SPEC. */
+void spec_read(struct spec *, int fd, const char *id);
+
+#endif

@@ -1,0 +1,261 @@
+"""The real shim, driven through its protocol: launches that fail, and the job's control groups (shim/PROTOCOL.md)."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from shim_harness import V1, Entries, Launcher, Shim, base_entries, encode, job_entries, members, v1_controllers
+
+pytest_plugins = ["shim_harness"]
+Group = Callable[[str], Path]
+
+
+def fail(launcher: Launcher, spec: Entries | bytes, stage: str, sentence: str) -> Shim:
+    """The launch fails at that stage with that sentence, in report, record and log alike."""
+    shim = launcher.start(spec)
+    report = shim.report()
+    record = shim.wait()
+    assert report == f"failed {stage} {record['errno']} {record['reason']}\n"
+    assert record["reason"].startswith(sentence), report
+    assert (record["outcome"], record["stage"]) == ("failed", stage)
+    assert "started_at" not in record
+    assert shim.log.startswith(f"joblet: {record['reason']}".encode())
+    assert shim.log.count(b"\n") == 1
+    assert record["log_bytes"] == str(len(shim.log))
+    assert not (shim.directory / "started").exists()
+    assert shim.status == 1
+    shim.close()
+    return shim
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("no-such-command", "command not found: no-such-command"),
+        ("/usr/bin/no-such", "command not found: /usr/bin/no-such"),
+        ("", "command not found: "),
+        ("a\nb\x7f", "command not found: a?b?"),
+        ("x" * 300, "cannot execute " + "x" * 200 + ": file"),
+        ("/etc/passwd", "cannot execute /etc/passwd: permission denied"),
+        ("/usr", "cannot execute /usr: permission denied"),
+        ("/etc/passwd/x", "cannot execute /etc/passwd/x: not a directory"),
+    ],
+)
+def test_a_command_that_cannot_run_fails(launcher: Launcher, command: str, sentence: str) -> None:
+    fail(launcher, job_entries(command), "exec", sentence)
+
+
+def test_a_file_on_the_path_that_is_not_executable_is_not_called_missing(launcher: Launcher) -> None:
+    spec = job_entries("tool", env={"PATH": "/work:/usr/bin"})
+    directory = launcher.make_directory()
+    (directory / "work/tool").touch()
+    shim = launcher.start(spec, directory=directory)
+    assert shim.report() == "failed exec 13 cannot execute tool: permission denied\n"
+
+
+def test_a_system_path_that_is_missing_fails(launcher: Launcher) -> None:
+    sentence = "failed to create isolated environment: no such file or directory"
+    shim = fail(launcher, job_entries("true", extra=[("ro", "/no/such")]), "rootfs", sentence)
+    assert shim.log.endswith(b" (open /no/such)\n")
+
+
+def test_a_log_that_cannot_be_opened_fails(launcher: Launcher) -> None:
+    directory = launcher.make_directory()
+    (directory / "log").mkdir()
+    shim = launcher.start(job_entries("true"), directory=directory)
+    assert shim.report() == "failed log 21 log setup failed: is a directory\n"
+    assert shim.wait()["stage"] == "log"
+
+
+def test_a_group_that_cannot_be_made_fails(launcher: Launcher) -> None:
+    spec = job_entries("true", extra=[("cgroup", f"{V1}/joblet-test-none/group")])
+    fail(launcher, spec, "cgroup", "cgroup setup failed: no such file or directory")
+
+
+def test_a_limit_that_is_refused_fails_and_the_groups_go(launcher: Launcher, group: Group) -> None:
+    extra = [
+        ("cgroup", str(group("pids"))),
+        ("cgroup", str(group("memory"))),
+        ("set", "memory.limit_in_bytes=nonsense"),
+    ]
+    shim = fail(launcher, job_entries("true", extra=extra), "cgroup", "cgroup setup failed: invalid argument")
+    assert shim.log.endswith(b" (write memory.limit_in_bytes)\n")
+
+
+def test_a_group_that_exists_is_not_taken_over(launcher: Launcher, group: Group) -> None:
+    path = group("pids")
+    path.mkdir()
+    fail(launcher, job_entries("true", extra=[("cgroup", str(path))]), "cgroup", "cgroup setup failed: file exists")
+    path.rmdir()
+
+
+def test_a_group_that_admits_no_process_fails(launcher: Launcher, group: Group) -> None:
+    """Below a threaded group, which is nothing for processes until it is threaded too: cgroups(7)."""
+    parent = group("unified")
+    parent.mkdir()
+    (parent / "cgroup.type").write_text("threaded")
+    sentence = "failed to create isolated environment: "
+    shim = fail(launcher, job_entries("true", extra=[("cgroup2", str(parent / "child"))]), "namespace", sentence)
+    assert shim.log.endswith(b" (clone3)\n")
+    assert not (parent / "child").exists()
+    parent.rmdir()
+
+
+# --- the spec -------------------------------------------------------------------------------------------------------
+
+COMPLETE = job_entries("true")
+
+
+def changed(key: str, *values: str) -> Entries:
+    """The complete spec with that key's entries replaced by others in their place."""
+    at = next(i for i, entry in enumerate(COMPLETE) if entry[0] == key)
+    rest = [entry for entry in COMPLETE if entry[0] != key]
+    return [*rest[:at], *((key, value) for value in values), *rest[at:]]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        b"",
+        b"\0",
+        b"version=1",
+        b"version=1\0",
+        encode(COMPLETE)[:-1],
+        encode(COMPLETE) + b"\0",
+        encode(COMPLETE) + b"arg=x\0",
+        encode(COMPLETE[1:]),
+        encode(COMPLETE[:-1]),
+        encode([*COMPLETE[:-1], ("surprise", "1"), COMPLETE[-1]]),
+        encode(COMPLETE[:2] + COMPLETE[1:]),
+        encode([entry for entry in COMPLETE if entry[0] != "arg"]),
+        *(encode([entry for entry in COMPLETE if entry[0] != key]) for key, _ in base_entries() if key != "ro"),
+        *(encode(changed("version", value)) for value in ("", "2", "01", "1 ")),
+        *(encode(changed("id", value)) for value in ("", "8", "x", "7/")),
+        *(encode(changed("uid_base", value)) for value in ("", "0", "-1", "+1", " 1", "0x1", "4294967295", "1" * 40)),
+        encode([*changed("uid_base", "4294967000")]),
+        *(encode(changed("tmp_bytes", value)) for value in ("0", "9223372036854775808", "18446744073709551617")),
+        *(encode(changed("hostname", value)) for value in ("", "h" * 65)),
+        *(encode(changed("work", value)) for value in ("", "w", "/", "/w/", "//w", "/w/..", "/./w", "/proc/w", "/tmp")),
+        *(encode(changed("ro", value)) for value in ("/", "/dev", "/proc/self", "/tmp", "/a/../b", "/" + "x" * 256)),
+        encode(changed("ro", "/a" * 2048)),
+        *(encode(changed("env", value)) for value in ("", "A", "=b")),
+        encode([*COMPLETE[:-1], ("set", "a=b"), COMPLETE[-1]]),
+        *(
+            encode([*COMPLETE[:-1], ("cgroup", "/sys/x"), entry, COMPLETE[-1]])
+            for entry in (("set", "a"), ("set", "a/b=c"), ("set", "=x"), ("stat", "a=b/c"), ("stat", "a\nb=c"))
+        ),
+        encode([*COMPLETE[:-1], *[("cgroup", "/sys/x")] * 17, COMPLETE[-1]]),
+    ],
+)
+def test_a_spec_that_is_not_exactly_right_is_refused(launcher: Launcher, spec: bytes) -> None:
+    fail(launcher, spec, "spec", "invalid job spec: ")
+
+
+def test_a_spec_that_is_too_long_is_refused(launcher: Launcher) -> None:
+    fail(launcher, encode(COMPLETE) + b"x" * (16 << 20), "spec", "invalid job spec: too long")
+
+
+KEYS = [*dict(COMPLETE), "mask", "cgroup", "set", "stat", "kill", "nonsense", ""]
+VALUES = st.one_of(
+    st.sampled_from(["", "1", "0", "/", "/a", "/proc", "a=b", "a=b:c", "=", ":", "7", "/sys/joblet-test"]),
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30),
+)
+LINES = st.lists(st.tuples(st.sampled_from(KEYS), VALUES), max_size=20).map(encode)
+# Never complete: without its last entry a spec cannot be right, whatever else it is.
+ALMOST = st.lists(st.sampled_from(COMPLETE[:-1]), max_size=30).map(encode)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.one_of(st.binary(max_size=300), LINES, ALMOST))
+def test_no_bytes_confuse_the_parser(launcher: Launcher, spec: bytes) -> None:
+    fail(launcher, spec, "spec", "invalid job spec: ")
+
+
+def test_descriptors_that_are_missing_are_refused(launcher: Launcher) -> None:
+    result = subprocess.run([launcher.binary, "7"], stderr=subprocess.PIPE, check=False)
+    assert (result.returncode, result.stderr) == (2, b"joblet-shim is started by joblet: see PROTOCOL.md\n")
+
+
+# --- control groups -------------------------------------------------------------------------------------------------
+
+
+def test_a_job_is_in_its_groups_and_they_are_removed(launcher: Launcher, group: Group) -> None:
+    paths = [group(name) for name in v1_controllers()]
+    shim = launcher.start(job_entries("sleep", "1000", extra=[("cgroup", str(path)) for path in paths]))
+    init = shim.started()
+    for path in paths:
+        assert init in members(path)
+        assert len(members(path)) == 2
+        assert shim.pid not in members(path)
+    shim.signal(signal.SIGUSR1)
+    shim.wait()
+    assert not any(path.exists() for path in paths)
+
+
+def test_the_second_hierarchy_takes_the_init_at_its_birth(launcher: Launcher, group: Group) -> None:
+    path = group("unified")
+    extra = [("cgroup2", str(path)), ("kill", "cgroup.kill"), ("stat", "populated=cgroup.events:populated")]
+    shim = launcher.start(job_entries("sleep", "1000", extra=extra))
+    assert shim.started() in members(path)
+    shim.signal(signal.SIGUSR1)
+    assert shim.wait()["stat.populated"] == "0"
+
+
+def test_a_process_that_somebody_else_put_there_is_killed(launcher: Launcher, group: Group) -> None:
+    path = group("freezer")
+    shim = launcher.start(job_entries("sleep", "1000", extra=[("cgroup", str(path))]))
+    shim.started()
+    with subprocess.Popen(["sleep", "1000"]) as stranger:
+        (path / "cgroup.procs").write_text(str(stranger.pid))
+        shim.signal(signal.SIGUSR1)
+        shim.wait()
+        assert stranger.wait(10) == -signal.SIGKILL
+    assert not path.exists()
+
+
+def test_out_of_memory_is_counted_before_the_group_goes(launcher: Launcher, group: Group) -> None:
+    extra = [
+        ("cgroup", str(group("memory"))),
+        ("set", f"memory.limit_in_bytes={32 << 20}"),
+        ("stat", "oom=memory.oom_control:oom_kill"),
+        ("stat", "peak=memory.max_usage_in_bytes"),
+        ("stat", "absent=memory.absent"),
+        ("stat", "absent_key=memory.oom_control:absent"),
+    ]
+    record = launcher.run("python3", "-c", "bytearray(200 << 20)", extra=extra).record
+    assert (record["outcome"], record["signal"], record["stat.oom"]) == ("signaled", "9", "1")
+    assert 16 << 20 < int(record["stat.peak"]) <= 32 << 20
+    assert not {"stat.absent", "stat.absent_key", "stop"} & record.keys()
+
+
+def test_processes_are_limited(launcher: Launcher, group: Group) -> None:
+    extra = [("cgroup", str(group("pids"))), ("set", "pids.max=5"), ("stat", "refused=pids.events:max")]
+    shim = launcher.run("sh", "-c", "for i in 1 2 3 4 5 6 7; do sleep 1000 & done", extra=extra)
+    assert b"fork" in shim.log
+    assert int(shim.record["stat.refused"]) >= 1
+
+
+def test_a_limit_of_one_process_leaves_no_room_for_the_command(launcher: Launcher, group: Group) -> None:
+    extra = [("cgroup", str(group("pids"))), ("set", "pids.max=1")]
+    fail(launcher, job_entries("true", extra=extra), "exec", "cannot execute true: resource temporarily unavailable")
+
+
+def test_cpu_time_is_limited(launcher: Launcher, group: Group) -> None:
+    extra = [
+        ("cgroup", str(group("cpu"))),
+        ("set", "cpu.cfs_period_us=20000"),
+        ("set", "cpu.cfs_quota_us=4000"),
+        ("stat", "throttled=cpu.stat:nr_throttled"),
+    ]
+    code = (
+        "import time; start = time.monotonic()\nwhile time.process_time() < 0.2: pass\nprint(time.monotonic() - start)"
+    )
+    shim = launcher.run("python3", "-c", code, extra=extra)
+    assert float(shim.log) > 0.6
+    assert int(shim.record["stat.throttled"]) > 10
