@@ -78,5 +78,6 @@ class Admission:
     def _admit(self) -> None:
         while self._waiting and self._taken < self._slots:
             _, turn = self._waiting.popitem(last=False)
-            self._taken += 1
-            turn.set_result(None)
+            if not turn.done():  # its waiter may have been cancelled
+                self._taken += 1
+                turn.set_result(None)

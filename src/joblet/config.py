@@ -113,7 +113,7 @@ def load(path: Path) -> Config:
         raise ConfigError(f"{path}: not UTF-8 text at byte {error.start}") from None
     try:
         data = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
+    except Exception as error:  # yaml's constructors raise whatever their conversions do
         where = getattr(error, "problem_mark", None)
         line = f" line {where.line + 1}:" if where else ""
         raise ConfigError(f"{path}:{line} not valid YAML: {getattr(error, 'problem', error)}") from None
@@ -134,4 +134,7 @@ def _explain(fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
         return f"{key}: unknown key"
     message = str(fault["msg"]).removeprefix("Value error, ")
-    return f"{key}: {message} (got {fault['input']!r})"
+    try:
+        return f"{key}: {message} (got {fault['input']!r})"
+    except ValueError:  # more digits than Python writes (sys.set_int_max_str_digits)
+        return f"{key}: {message} (got a number of thousands of digits)"

@@ -27,9 +27,14 @@ def fields(**values: object) -> dict[str, Any]:
 
 def _value(value: object) -> str:
     text = str(value)
-    if isinstance(value, str) and (not text or any(c in ' "=|\\' or not c.isprintable() for c in text)):
-        return json.dumps(text, ensure_ascii=False)
+    if not text or any(c in ' "=|\\' or not c.isprintable() for c in text):
+        return _printable(json.dumps(text, ensure_ascii=False))
     return text
+
+
+def _printable(text: str) -> str:
+    """`text` with escapes for what could start a line or steer a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class _TextFormatter(logging.Formatter):
@@ -57,7 +62,7 @@ def _one_line(record: logging.LogRecord) -> str:
     message = record.getMessage()
     if record.exc_info:
         message += ": " + logging.Formatter().formatException(record.exc_info)
-    return message.replace("\n", "\\n")
+    return _printable(message)
 
 
 class _Handler(QueueHandler):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import cast
 
 from grpclib.client import Channel, Handler
@@ -19,6 +20,7 @@ STREAM_WINDOW = 2 * 2**20
 """bytes that one call may hold for a reader that does not read"""
 CONNECTION_WINDOW = 2**31 - 1
 """no bound for all calls together: readers that stall must not starve the others"""
+LOCALHOST, LOOPBACK = "localhost", "127.0.0.1"
 KEEPALIVE = 30.0
 """seconds between pings while a call is open, and as many until a silent peer counts as dead"""
 
@@ -33,6 +35,7 @@ class JobletChannel(Channel):
             port,
             ssl=client_context(config),
             config=Configuration(
+                ssl_target_name_override=host,
                 http2_stream_window_size=STREAM_WINDOW,
                 http2_connection_window_size=CONNECTION_WINDOW,
                 _keepalive_time=KEEPALIVE,
@@ -60,13 +63,23 @@ class JobletChannel(Channel):
     async def _create_connection(self) -> H2Protocol:
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
-                protocol = cast(_Protocol, await super()._create_connection())
+                protocol = cast(_Protocol, await self._connect())
         except (OSError, UnicodeError) as error:
             raise explain_connect(error, self._settings) from error
         if not protocol.agreed:
             protocol.processor.close()
             raise explain_nonsense(self._settings)
         return protocol
+
+    async def _connect(self) -> H2Protocol:
+        try:
+            return await super()._create_connection()
+        except socket.gaierror:
+            if self._host != LOCALHOST:
+                raise
+        # A machine without an entry for it still means itself by that name: RFC 6761, section 6.3.
+        self._host = LOOPBACK
+        return await super()._create_connection()
 
     async def __connect__(self) -> H2Protocol:
         protocol = await super().__connect__()

@@ -51,7 +51,11 @@ class LogHub:
 
         Whoever sets `ended` calls `wake` after it. Raises ShuttingDown when the hub is closed before that.
         """
-        with LogFile(path) as log:
+        try:
+            log = LogFile(path)
+        except FileNotFoundError:  # it ended before it could write
+            return
+        with log:
             cursor = offset
             while True:
                 self._check_open()

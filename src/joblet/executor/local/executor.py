@@ -93,7 +93,11 @@ class LocalExecutor:
             directory.mkdir(mode=0o700)
         except OSError as error:
             raise LaunchFailed("log", error.errno or 0, f"log setup failed: {_text(error)}") from error
-        return await self._launch(directory, job.id, str(job.id), job.limits, [job.command, *job.args])
+        try:
+            return await self._launch(directory, job.id, str(job.id), job.limits, [job.command, *job.args])
+        except LaunchFailed as error:
+            _tell_in_log(directory, error)
+            raise
 
     async def recover(self, job: Job) -> Shim | Exit | Lost | None:
         """Find a job again that an earlier server launched, or had begun to; None when its shim was never started.
@@ -306,6 +310,16 @@ async def _read_line(fd: int) -> bytes:
     finally:
         loop.remove_reader(fd)
         os.close(fd)
+
+
+def _tell_in_log(directory: Path, error: LaunchFailed) -> None:
+    """A failure before the shim could tell of it. One that the shim met is in the log already."""
+    with contextlib.suppress(OSError), open(directory / "log", "x", opener=_private) as file:
+        file.write(f"joblet: {error}\n")
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def _text(error: OSError) -> str:
