@@ -74,26 +74,28 @@ def codegen_check(session: nox.Session) -> None:
         session.log(f"differs: src/joblet/proto/{path}")
         show_difference(PROTO / path, fresh / path)
     if drifted:
-        session.error(
-            "src/joblet/proto is not what protos/ generates: run `nox -s codegen` and commit the result"
-        )
+        session.error("src/joblet/proto is not what protos/ generates: run `nox -s codegen` and commit the result")
 
 
 def generate(session: nox.Session) -> Path:
     """Compile protos/ into a directory of the session. The plugin, and the ruff it calls, are the session's own."""
     session.install(*group("codegen"))
-    target = Path(session.create_tmp()) / "proto"
+    folder = ROOT / session.create_tmp()
+    target = folder / "proto"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
-    session.run(
-        *("python", "-m", "grpc_tools.protoc", "-Iprotos"),
-        f"--python_betterproto2_out={target}",
-        "--python_betterproto2_opt=client_generation=async",
-        "--python_betterproto2_opt=server_generation=async",
-        f"--descriptor_set_out={target}/joblet.binpb",
-        "--include_source_info",
-        "protos/joblet.proto",
-    )
+    # The ruff that formats the result reads this, and so not the project's settings.
+    (folder / "ruff.toml").touch()
+    with session.chdir(folder):
+        session.run(
+            *("python", "-m", "grpc_tools.protoc", f"-I{ROOT}/protos"),
+            "--python_betterproto2_out=proto",
+            "--python_betterproto2_opt=client_generation=async",
+            "--python_betterproto2_opt=server_generation=async",
+            "--descriptor_set_out=proto/joblet.binpb",
+            "--include_source_info",
+            f"{ROOT}/protos/joblet.proto",
+        )
     return target
 
 
