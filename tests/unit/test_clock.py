@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import time
+from datetime import datetime
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from joblet.clock import format_duration, now_ns, parse_duration, rfc3339
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("5s", 5),
+        ("1h", 3600),
+        ("1h30m", 5400),
+        ("250ms", 0.25),
+        ("1.5h", 5400),
+        ("2d", 172800),
+        ("1m30s500ms", 90.5),
+        ("0s", 0),
+    ],
+)
+def test_durations_are_read(text: str, seconds: float) -> None:
+    assert parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5", "s", "5 s", " 5s", "5s\n", "-5s", "+5s", "1e3s", "5S", "5us", "1h,5m", "nan"]
+)
+def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ValueError, match=r"(?s)^not a duration: .*write for example"):
+        parse_duration(text)
+
+
+@given(st.text(alphabet="0123456789.msdh -", max_size=12))
+def test_any_text_is_a_duration_or_a_value_error(text: str) -> None:
+    try:
+        seconds = parse_duration(text)
+    except ValueError:
+        return
+    assert seconds >= 0
+
+
+@given(st.integers(0, 10**13))
+@example(0)
+@example(999)
+@example(3_599_999)
+def test_what_is_written_is_read_back_to_the_millisecond(milliseconds: int) -> None:
+    text = format_duration(milliseconds / 1000)
+    assert round(parse_duration(text) * 1000) == milliseconds
+    assert format_duration(parse_duration(text)) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(3600, "1h"), (90, "1m30s"), (0.25, "250ms"), (0, "0s"), (86400, "24h")])
+def test_durations_are_written_short(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+def test_an_instant_is_written_as_in_the_specification() -> None:
+    assert rfc3339(1_705_314_600_000_000_000) == "2024-01-15T10:30:00Z"
+
+
+def test_an_instant_not_yet_known_is_empty() -> None:
+    assert rfc3339(None) == ""
+
+
+def test_the_epoch_is_an_instant_like_any_other() -> None:
+    assert rfc3339(0) == "1970-01-01T00:00:00Z"
+
+
+@given(st.integers(0, 253_402_300_799 * 10**9))
+def test_an_instant_is_cut_to_its_second(instant: int) -> None:
+    assert datetime.fromisoformat(rfc3339(instant)).timestamp() == instant // 10**9
+
+
+def test_now_is_the_time_of_day() -> None:
+    before = time.time_ns()
+    now = now_ns()
+    assert before <= now <= time.time_ns()
