@@ -41,43 +41,17 @@ class JobletService(pb.JobletServiceBase):
         live = await self._runner.submit(message.command, message.args, asked, caller.get().name)
         if message.wait_for_start:
             await live.launched.wait()
-        job = live.job
-        return pb.RunJobRes(
-            id=str(job.id),
-            command=job.command,
-            args=list(job.args),
-            max_cpu=job.limits.max_cpu,
-            max_memory=job.limits.max_memory,
-            max_iobps=job.limits.max_iobps,
-            status=job.state,
-            start_time=rfc3339(job.started_at),
-            end_time=rfc3339(job.ended_at),
-            exit_code=job.exit_code,
-            reason=self._reason(job),
-        )
+        return pb.RunJobRes(**self._fields(live.job))
 
     async def get_job_status(self, message: pb.GetJobStatusReq) -> pb.GetJobStatusRes:
-        job = await self._runner.get(message.id)
-        return pb.GetJobStatusRes(
-            id=str(job.id),
-            command=job.command,
-            args=list(job.args),
-            max_cpu=job.limits.max_cpu,
-            max_memory=job.limits.max_memory,
-            max_iobps=job.limits.max_iobps,
-            status=job.state,
-            start_time=rfc3339(job.started_at),
-            end_time=rfc3339(job.ended_at),
-            exit_code=job.exit_code,
-            reason=self._reason(job),
-        )
+        return pb.GetJobStatusRes(**self._fields(await self._runner.get(message.id)))
 
     async def stop_job(self, message: pb.StopJobReq) -> pb.StopJobRes:
         job = await self._runner.stop(message.id, f"stopped by {caller.get().name}")
         return pb.StopJobRes(id=str(job.id), status=job.state, end_time=rfc3339(job.ended_at), exit_code=job.exit_code)
 
     async def list_jobs(self, message: pb.EmptyRequest) -> pb.Jobs:
-        return pb.Jobs(jobs=[self._listed(job) for job in await self._runner.all()])
+        return pb.Jobs(jobs=[pb.Job(**self._fields(job)) for job in await self._runner.all()])
 
     async def get_job_logs(self, message: pb.GetJobLogsReq) -> AsyncGenerator[pb.DataChunk]:
         if message.offset >= 2**63:
@@ -102,20 +76,21 @@ class JobletService(pb.JobletServiceBase):
             async for chunk in source:
                 yield chunk
 
-    def _listed(self, job: Job) -> pb.Job:
-        return pb.Job(
-            id=str(job.id),
-            command=job.command,
-            args=list(job.args),
-            max_cpu=job.limits.max_cpu,
-            max_memory=job.limits.max_memory,
-            max_iobps=job.limits.max_iobps,
-            status=job.state,
-            start_time=rfc3339(job.started_at),
-            end_time=rfc3339(job.ended_at),
-            exit_code=job.exit_code,
-            reason=self._reason(job),
-        )
+    def _fields(self, job: Job) -> dict[str, Any]:
+        """What RunJobRes, GetJobStatusRes and Job have in common."""
+        return {
+            "id": str(job.id),
+            "command": job.command,
+            "args": list(job.args),
+            "max_cpu": job.limits.max_cpu,
+            "max_memory": job.limits.max_memory,
+            "max_iobps": job.limits.max_iobps,
+            "status": job.state,
+            "start_time": rfc3339(job.started_at),
+            "end_time": rfc3339(job.ended_at),
+            "exit_code": job.exit_code,
+            "reason": self._reason(job),
+        }
 
     def _reason(self, job: Job) -> str:
         if job.state is State.PENDING:
