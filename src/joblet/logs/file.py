@@ -11,6 +11,9 @@ from typing import Self
 CHUNK = 65536
 """bytes read, and sent, at a time"""
 
+_FARTHEST = 2**63 - 1
+"""where no file reaches; the kernel refuses to read past it"""
+
 
 class LogFile:
     """An open log. A cursor is a byte offset; reading at the end gives nothing, which is not an error."""
@@ -24,12 +27,16 @@ class LogFile:
 
         What is in the page cache is read at once, what must come from disk in a thread (RWF_NOWAIT, preadv2(2)).
         """
-        buffer = bytearray(CHUNK)
+        buffer = bytearray(min(CHUNK, _FARTHEST - offset))
         try:
             count = os.preadv(self._fd, [buffer], offset, os.RWF_NOWAIT)
         except OSError:  # EAGAIN: not cached; EOPNOTSUPP: a file system without RWF_NOWAIT
-            return await asyncio.to_thread(os.pread, self._fd, CHUNK, offset)
+            return await asyncio.to_thread(os.pread, self._fd, len(buffer), offset)
         return bytes(memoryview(buffer)[:count])
+
+    def size(self) -> int:
+        """Bytes in the log now."""
+        return os.fstat(self._fd).st_size
 
     def close(self) -> None:
         os.close(self._fd)

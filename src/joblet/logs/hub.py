@@ -108,8 +108,11 @@ class LogHub:
     async def close(self) -> None:
         """End all streams with ShuttingDown."""
         self._closed.set()
-        for job_id in list(self._tails):
-            await self._drop(job_id)
+        tails = list(self._tails.values())
+        self._tails.clear()
+        for tail in tails:
+            tail.stop()
+        await asyncio.gather(*(tail.task for tail in tails), return_exceptions=True)
         self._inotify.close()
 
     def _check_open(self) -> None:
@@ -118,6 +121,7 @@ class LogHub:
 
     def _attach(self, job_id: int, path: Path, cursor: int, ended: asyncio.Event) -> _Queue | None:
         """A queue that goes on at `cursor`, or None when the tail is past it already."""
+        self._check_open()
         tail = self._tails.get(job_id)
         if tail is None:
             tail = self._tails[job_id] = _Tail(self._inotify, path, cursor, ended)
@@ -130,11 +134,6 @@ class LogHub:
             if not tail.queues:
                 tail.stop()
                 del self._tails[job_id]
-
-    async def _drop(self, job_id: int) -> None:
-        tail = self._tails.pop(job_id)
-        tail.stop()
-        await asyncio.gather(tail.task, return_exceptions=True)
 
 
 _Queue = asyncio.Queue[Chunk | None]
@@ -152,10 +151,12 @@ class _Tail:
         self._ended = ended
         self._watch = inotify.watch(path, self.wake.set)
         self.task = asyncio.create_task(self._run())
+        self.task.add_done_callback(self._on_end)
 
     def attach(self, cursor: int) -> _Queue | None:
         if not self.queues:
-            self._offset = max(self._offset, cursor)
+            # Never beyond the end: one sent back to the file must find there what the tail is past.
+            self._offset = min(cursor, self._log.size())
         elif self._offset > cursor:
             return None
         queue: _Queue = asyncio.Queue(_QUEUED_CHUNKS + 1)  # one place is kept for the None that ends it
@@ -174,19 +175,20 @@ class _Tail:
         self._inotify.unwatch(self._watch)
 
     async def _run(self) -> None:
-        try:
-            while True:
-                self.wake.clear()
-                complete = self._ended.is_set()
-                while self.queues and (payload := await self._log.read(self._offset)):
-                    self._broadcast(Chunk(self._offset, payload))
-                    await asyncio.sleep(0)
-                if complete:
-                    self.release()
-                await self.wake.wait()
-        finally:  # on an error too: followers then meet it in their own reading
-            self.release()
-            self._log.close()
+        while True:
+            self.wake.clear()
+            complete = self._ended.is_set()
+            while self.queues and (payload := await self._log.read(self._offset)):
+                self._broadcast(Chunk(self._offset, payload))
+                await asyncio.sleep(0)
+            if complete:
+                self.release()
+            await self.wake.wait()
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        # Not in _run, which never begins when it is cancelled at once. On an error, followers meet it in their reading.
+        self.release()
+        self._log.close()
 
     def _broadcast(self, chunk: Chunk) -> None:
         self._offset = chunk.end

@@ -38,6 +38,7 @@ class Store:
         """Open or create the database at `path` and migrate it."""
         self._loop = asyncio.get_running_loop()
         self._changes: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
+        self._closed = False
         try:
             self._write = _connect(path)
             migrate(self._write)
@@ -50,6 +51,7 @@ class Store:
 
     async def close(self) -> None:
         """Commit what is under way and close the database."""
+        self._closed = True
         self._changes.put(None)
         await asyncio.to_thread(self._writer.join)
         await asyncio.to_thread(self._reader.shutdown)
@@ -105,6 +107,8 @@ class Store:
         return await self._query(f"SELECT {_COLUMNS} FROM jobs WHERE {where} ORDER BY id", ())
 
     async def _query(self, sql: str, values: tuple[Any, ...]) -> list[Job]:
+        self._check_open()
+
         def read() -> list[Job]:
             return [_job(row) for row in self._read.execute(sql, values)]
 
@@ -115,10 +119,15 @@ class Store:
 
     async def _change(self, sql: str, values: tuple[Any, ...]) -> Any:
         """Run one statement in the writer's next commit; the row it returns, if any."""
+        self._check_open()
         done: asyncio.Future[Any] = self._loop.create_future()
         self._changes.put(_Change(sql, values, done))
         # A client that goes away must not undo what others were told: the commit happens either way.
         return await asyncio.shield(done)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreFailed("it is closed")
 
     def _commit_batches(self) -> None:
         while (first := self._changes.get()) is not None:
@@ -140,7 +149,7 @@ class Store:
             self._write.execute("BEGIN IMMEDIATE")
             rows = [self._write.execute(change.sql, change.values).fetchone() for change in batch]
             self._write.execute("COMMIT")
-        except (sqlite3.Error, OverflowError) as error:
+        except (sqlite3.Error, OverflowError, ValueError) as error:  # the last for a text that is not Unicode
             if self._write.in_transaction:
                 self._write.execute("ROLLBACK")
             if len(batch) > 1:  # one bad change must not fail its neighbours

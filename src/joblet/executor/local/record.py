@@ -79,16 +79,17 @@ def read_exit(directory: Path) -> Exit | None:
 
 def _read_pairs(path: Path) -> dict[str, str] | None:
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = path.read_bytes().decode(errors="replace")
     except FileNotFoundError:
         return None
     except OSError as error:
         raise BadRecord(f"{path.name} cannot be read: {error.strerror}") from error
-    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    # Only a newline ends a line: splitlines would let U+2028 in a command's name forge one.
+    return dict(line.split("=", 1) for line in text.split("\n") if "=" in line)
 
 
 def _number(pairs: dict[str, str], key: str) -> int:
     value = pairs.get(key, "")
-    if not value.isdecimal():
-        raise BadRecord(f"{key} is {value!r}, not a number")
+    if not (value.isdecimal() and len(value) < 20 and int(value) < 2**63):
+        raise BadRecord(f"{key} is {value[:40]!r}, not a number")
     return int(value)
