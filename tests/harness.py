@@ -69,8 +69,8 @@ class Server:
         assert self._process is not None
         return self._process.pid
 
-    def start(self) -> Server:
-        """Start the server and wait until it accepts connections."""
+    def start(self, **options: Any) -> Server:
+        """Start the server, with further options of Popen, and wait until it accepts connections."""
         config = {
             "server": {"address": "127.0.0.1", "port": self.port, "stateDir": str(self.state)},
             "security": {
@@ -88,6 +88,7 @@ class Server:
             [sys.executable, "-m", "joblet", "serve", "--config", str(path)],
             stderr=subprocess.PIPE,
             text=True,
+            **options,
         )
         self._reader = threading.Thread(target=self._read_lines, args=(self._process,), daemon=True)
         self._reader.start()

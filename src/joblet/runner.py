@@ -58,6 +58,7 @@ class Runner:
         self._hub = hub
         self._policy = policy
         self._live: dict[int, Live] = {}
+        self._accepting: set[asyncio.Task[Live]] = set()
         self._host_error: HostUnable | None = None
         self._closing = False
 
@@ -88,8 +89,10 @@ class Runner:
         admitted = self._admission.reserve()
         state = State.INITIALIZING if admitted else State.PENDING
         # What was begun is finished whether or not the client stays: no row without a runner.
-        accepting = self._accept(command, args, limits, owner, state)
-        return await asyncio.shield(asyncio.create_task(accepting))
+        accepting = asyncio.create_task(self._accept(command, args, limits, owner, state))
+        self._accepting.add(accepting)
+        accepting.add_done_callback(self._accepting.discard)
+        return await asyncio.shield(accepting)
 
     async def _accept(self, command: str, args: Sequence[str], limits: Limits, owner: str, state: State) -> Live:
         try:
@@ -150,12 +153,15 @@ class Runner:
                 continue
             self._admission.occupy()
             found = await self._executor.recover(job)
+            if found is None and job.state is State.RUNNING:  # it has run; it must not run again
+                found = Lost("lost: nothing of it was found")
             log.info("job found again", extra=fields(jobId=job.id, status=job.state, found=type(found).__name__))
             self._start(job, found, reserved=False)
 
     async def close(self) -> None:
         """Stop following jobs; they go on, and the next server finds them again."""
         self._closing = True
+        await asyncio.gather(*self._accepting, return_exceptions=True)
         tasks = [live.task for live in self._live.values() if live.task]
         for live in self._live.values():
             if live.timer:
@@ -167,6 +173,8 @@ class Runner:
     def _start(self, job: Job, found: Running | Exit | Lost | None, *, reserved: bool) -> Live:
         live = self._live[job.id] = Live(job, stop_reason=job.stop_reason)
         turn = self._admission.enqueue(job.id, reserved=reserved) if job.state is State.PENDING else None
+        if job.stop_reason:  # an earlier server was asked to stop it and did not come to do so
+            self._admission.withdraw(job.id)
         live.task = asyncio.create_task(self._live_through(live, turn, found), name=f"job-{job.id}")
         return live
 
@@ -200,10 +208,11 @@ class Runner:
                 raise
             await self._end(live, Ending(State.STOPPED, -1, live.stop_reason), clock.now_ns())
             return False
-        live.job = await self._store.transition(live.job.id, State.INITIALIZING, started_at=clock.now_ns())
         return True
 
     async def _run(self, live: Live, found: Running | Exit | Lost | None) -> None:
+        if live.job.state is State.PENDING:
+            live.job = await self._store.transition(live.job.id, State.INITIALIZING, started_at=clock.now_ns())
         if found is None:
             if live.stop_reason:
                 await self._end(live, Ending(State.STOPPED, -1, live.stop_reason), clock.now_ns())
@@ -219,14 +228,8 @@ class Runner:
 
     async def _watch(self, live: Live, running: Running) -> Exit | Lost:
         """Follow a job whose command has been exec'd until it has ended."""
-        job = live.job
-        if job.state is State.INITIALIZING:
-            job = live.job = await self._store.transition(job.id, State.RUNNING, exec_at=running.started_at)
-            took = (running.started_at - (job.started_at or running.started_at)) // 1_000_000
-            log.info(
-                "job started successfully",
-                extra=fields(jobId=job.id, pid=running.pid, command=_shown(job), duration=f"{max(took, 0)}ms"),
-            )
+        if live.job.state is State.INITIALIZING:
+            await self._record_start(live, running)
         live.running = running
         live.launched.set()
         if live.stop_reason:
@@ -235,6 +238,17 @@ class Runner:
             left = self._policy.timeout - (clock.now_ns() - running.started_at) / 1e9
             live.timer = asyncio.get_running_loop().call_later(max(left, 0), self._on_timeout, live)
         return await running.wait()
+
+    async def _record_start(self, live: Live, running: Running) -> None:
+        took = (running.started_at - (live.job.started_at or running.started_at)) // 1_000_000
+        try:
+            live.job = await self._store.transition(live.job.id, State.RUNNING, exec_at=running.started_at)
+        except StoreFailed as error:  # it runs all the same, and is watched; its end is recorded with its start
+            log.error("job state cannot be stored", extra=fields(jobId=live.job.id, error=str(error)))
+        log.info(
+            "job started successfully",
+            extra=fields(jobId=live.job.id, pid=running.pid, command=_shown(live.job), duration=f"{max(took, 0)}ms"),
+        )
 
     def _on_timeout(self, live: Live) -> None:
         reason = f"timeout after {clock.format_duration(self._policy.timeout)}"

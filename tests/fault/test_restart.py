@@ -162,3 +162,21 @@ def test_the_time_is_measured_across_a_restart(make_server, stock) -> None:
         client.output(job.id)
         status = client.status(job.id)
     assert (status.status, status.reason) == ("STOPPED", "timeout after 2s")
+
+
+def test_what_the_server_inherited_does_not_reach_its_jobs_monitors(make_server, stock) -> None:
+    read_end, write_end = os.pipe()
+    os.set_inheritable(write_end, True)
+    server = make_server().start(pass_fds=(write_end,))
+    os.close(write_end)
+    with server.channel() as channel:
+        client = Stock(channel, *stock)
+        job = client.started("sleep", "1000")
+        server.kill()
+        # the end of the pipe comes with the server's, although the monitor and its job live on
+        assert os.read(read_end, 1) == b""
+        assert len(server.monitors()) == 1
+    os.close(read_end)
+    server.start()
+    with server.channel() as channel:
+        Stock(channel, *stock).stop(job.id)

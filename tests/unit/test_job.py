@@ -163,7 +163,7 @@ def test_a_signal_fails_with_128_and_its_name() -> None:
 
 def test_a_requested_stop_is_stopped_with_minus_one_and_its_reason_however_the_command_ended() -> None:
     for ended in ({"code": 0}, {"code": 9}, {"killed_by": 9}, {"killed_by": 9, "oom": 1}):
-        assert verdict(**ended, stopped=True, why="timeout after 1h") == Ending(State.STOPPED, -1, "timeout after 1h")  # type: ignore[arg-type]
+        assert verdict(**ended, stopped=True, why="timeout after 1h") == Ending(State.STOPPED, -1, "timeout after 1h")
 
 
 def test_a_stop_that_nobody_gave_a_reason_for_is_still_stopped() -> None:

@@ -56,6 +56,7 @@ def serve(config_path: Path) -> int:
         for line in str(error).splitlines():
             print(f"Error: {line}", file=sys.stderr)
         return 1
+    _keep_descriptors()
     listener = logs_of_server.start(settings.logging.level, settings.logging.format)
     try:
         uvloop.run(_serve(settings, config_path.absolute()))
@@ -100,6 +101,14 @@ async def _serve(settings: Config, config_path: Path) -> None:
         server.close()
         await server.wait_closed()
     log.info("server stopped")
+
+
+def _keep_descriptors() -> None:
+    """Keep what this process inherited to itself; Python opens nothing that a child would get (PEP 446)."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            with contextlib.suppress(OSError):  # the listing's own
+                os.set_inheritable(int(name), False)
 
 
 def _stop_signals() -> asyncio.Event:

@@ -53,6 +53,7 @@ class Process:
 def spawn(path: str, argv: list[str], descriptors: Mapping[int, int]) -> tuple[int, int]:
     """Start `path` in a session of its own, with an empty environment and just `descriptors` (target: source).
 
+    Others of this process are not handed on as long as they are close-on-exec, as all are that Python opens (PEP 446).
     Returns its pid and a pidfd. The sources stay open here. Blocks for about a millisecond. Raises OSError.
     """
     moved = {target: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, _ABOVE) for target, source in descriptors.items()}

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from joblet.errors import HostUnable
+from joblet.executor.local import cgroup_v1, cgroup_v2, host
+from joblet.executor.local.cgroup import PERIOD_US, quota_us
+from joblet.executor.local.cgroup_v1 import CgroupV1
+from joblet.executor.local.cgroup_v2 import CgroupV2
+from joblet.executor.local.spec import Group
+from joblet.job import Limits
+
+LIMITS = Limits(max_cpu=50, max_memory=64, max_iobps=0)
+WITH_IO = Limits(max_cpu=50, max_memory=64, max_iobps=1048576)
+
+UNIFIED = """\
+24 30 0:22 / /sys rw,nosuid,nodev,noexec,relatime shared:7 - sysfs sysfs rw
+30 1 259:2 / / rw,relatime shared:1 - ext4 /dev/nvme0n1p2 rw
+35 24 0:30 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate
+36 24 0:31 / /sys/fs/bpf rw shared:10 master:2 propagate_from:1 - bpf bpf rw,mode=700
+"""
+"""Optional fields, before the separator, come in any number (proc_pid_mountinfo(5))."""
+
+
+def legacy(root: Path, *controllers: str) -> str:
+    """A v1 host's mounts, with directories that are there."""
+    lines = [f"25 24 0:23 / {root} ro,nosuid shared:8 - tmpfs tmpfs ro,mode=755"]
+    for number, options in enumerate(controllers, start=26):
+        mount = root / options
+        mount.mkdir()
+        lines.append(f"{number} 25 0:{number} / {mount} rw,relatime shared:{number} - cgroup cgroup rw,{options}")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def unified(tmp_path: Path) -> Path:
+    mount = tmp_path / "unified"
+    mount.mkdir()
+    (mount / "cgroup.controllers").write_text("cpuset cpu io memory hugetlb pids rdma\n")
+    return mount
+
+
+@pytest.fixture
+def mounts(tmp_path: Path) -> dict[str, Path]:
+    text = legacy(tmp_path, "cpu,cpuacct", "memory", "pids", "blkio", "xattr,name=systemd")
+    return cgroup_v1.find_mounts(text)
+
+
+def test_the_unified_hierarchy_is_found_behind_any_number_of_optional_fields() -> None:
+    assert cgroup_v2.find_mount(UNIFIED) == Path("/sys/fs/cgroup")
+    assert cgroup_v2.find_mount(UNIFIED.replace(" shared:9", "")) == Path("/sys/fs/cgroup")
+    assert cgroup_v2.find_mount(UNIFIED.replace("shared:9", "shared:9 master:1")) == Path("/sys/fs/cgroup")
+
+
+def test_a_host_without_a_unified_hierarchy_has_none(tmp_path: Path) -> None:
+    assert cgroup_v2.find_mount(legacy(tmp_path, "cpu")) is None
+    assert cgroup_v2.find_mount("") is None
+
+
+def test_controllers_mounted_together_are_found_each(tmp_path: Path, mounts: dict[str, Path]) -> None:
+    expected = {"cpu": "cpu,cpuacct", "cpuacct": "cpu,cpuacct", "memory": "memory", "pids": "pids", "blkio": "blkio"}
+    assert {controller: mounts[controller] for controller in expected} == {
+        controller: tmp_path / folder for controller, folder in expected.items()
+    }
+
+
+def test_the_hybrid_hosts_unified_part_is_no_v1_controller(tmp_path: Path) -> None:
+    both = legacy(tmp_path, "memory") + UNIFIED
+    assert "/sys/fs/cgroup" not in map(str, cgroup_v1.find_mounts(both).values())
+    assert cgroup_v2.find_mount(both) == Path("/sys/fs/cgroup")
+
+
+def test_a_mount_that_is_not_there_is_not_used(tmp_path: Path) -> None:
+    text = legacy(tmp_path, "cpu", "memory")
+    (tmp_path / "memory").rmdir()
+    found = cgroup_v1.find_mounts(text)
+    assert "memory" not in found
+    assert found["cpu"] == tmp_path / "cpu"
+
+
+def test_a_v2_job_has_one_group_with_every_limit(unified: Path) -> None:
+    (group,) = CgroupV2(unified, "ab12").groups("7", LIMITS, 100, ())
+    assert (group.path, group.unified, group.kill) == (unified / "joblet.slice/ab12/7", True, "cgroup.kill")
+    assert dict(group.settings) == {
+        "cpu.max": "50000 100000",
+        "memory.max": "67108864",
+        "memory.swap.max": "0",
+        "memory.oom.group": "1",
+        "pids.max": "100",
+    }
+    assert dict(group.stats)["oom_kill"] == "memory.events:oom_kill"
+
+
+def test_a_v2_io_limit_covers_each_disk_for_reading_and_writing(unified: Path) -> None:
+    (group,) = CgroupV2(unified, "ab12").groups("7", WITH_IO, 100, ("8:0", "259:0"))
+    assert [value for file, value in group.settings if file == "io.max"] == [
+        "8:0 rbps=1048576 wbps=1048576",
+        "259:0 rbps=1048576 wbps=1048576",
+    ]
+
+
+def test_v2_hands_its_controllers_down_to_the_jobs(unified: Path) -> None:
+    CgroupV2(unified, "ab12").prepare()
+    for parent in (unified, unified / "joblet.slice", unified / "joblet.slice/ab12"):
+        assert set((parent / "cgroup.subtree_control").read_text().split()) == {
+            "+cpu",
+            "+memory",
+            "+pids",
+            "+io",
+            "+cpuset",
+        }
+
+
+@pytest.mark.parametrize("controller", ["cpu", "memory", "pids"])
+def test_v2_without_a_needed_controller_is_refused_by_its_name(unified: Path, controller: str) -> None:
+    there = [name for name in ("cpuset", "cpu", "io", "memory", "pids") if name != controller]
+    (unified / "cgroup.controllers").write_text(" ".join(there))
+    with pytest.raises(HostUnable, match=f"^cgroup setup failed: no {controller} controller$"):
+        CgroupV2(unified, "ab12")
+
+
+def test_v2_without_io_runs_jobs_that_ask_for_no_io_limit(unified: Path) -> None:
+    (unified / "cgroup.controllers").write_text("cpu memory pids")
+    groups = CgroupV2(unified, "ab12")
+    groups.groups("7", LIMITS, 100, ())
+    with pytest.raises(HostUnable, match="no io controller"):
+        groups.groups("7", WITH_IO, 100, ("8:0",))
+
+
+def by_controller(groups: list[Group], root: Path) -> dict[str, dict[str, str]]:
+    return {group.path.relative_to(root).parts[0]: dict(group.settings) for group in groups}
+
+
+def test_a_v1_job_has_a_group_in_each_controller(tmp_path: Path, mounts: dict[str, Path]) -> None:
+    groups = CgroupV1(mounts, "ab12").groups("7", LIMITS, 100, ())
+    assert by_controller(groups, tmp_path) == {
+        "cpu,cpuacct": {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "50000"},
+        "memory": {"memory.limit_in_bytes": "67108864", "memory.swappiness": "0"},
+        "pids": {"pids.max": "100"},
+    }
+    assert all(group.path.parts[-3:] == ("joblet.slice", "ab12", "7") and not group.unified for group in groups)
+
+
+def test_v1_memory_and_swap_together_get_the_same_bound_after_it(tmp_path: Path, mounts: dict[str, Path]) -> None:
+    groups = CgroupV1(mounts, "ab12")
+    groups.prepare()
+    (tmp_path / "memory/joblet.slice/ab12/memory.memsw.limit_in_bytes").write_text("")
+    (memory,) = [group for group in groups.groups("7", LIMITS, 100, ()) if group.stats]
+    assert memory.settings == (("memory.limit_in_bytes", "67108864"), ("memory.memsw.limit_in_bytes", "67108864"))
+
+
+def test_a_v1_io_limit_covers_each_disk_for_reading_and_writing(mounts: dict[str, Path]) -> None:
+    *_, blkio = CgroupV1(mounts, "ab12").groups("7", WITH_IO, 100, ("8:0", "8:16"))
+    assert sorted(blkio.settings) == sorted(
+        (f"blkio.throttle.{way}_bps_device", f"{disk} 1048576") for way in ("read", "write") for disk in ("8:0", "8:16")
+    )
+
+
+@pytest.mark.parametrize("controller", ["cpu", "memory", "pids"])
+def test_v1_without_a_needed_controller_is_refused_by_its_name(mounts: dict[str, Path], controller: str) -> None:
+    del mounts[controller]
+    with pytest.raises(HostUnable, match=f"^cgroup setup failed: no {controller} controller$"):
+        CgroupV1(mounts, "ab12")
+
+
+def test_v1_without_blkio_runs_jobs_that_ask_for_no_io_limit(mounts: dict[str, Path]) -> None:
+    del mounts["blkio"]
+    groups = CgroupV1(mounts, "ab12")
+    groups.prepare()
+    groups.groups("7", LIMITS, 100, ())
+    with pytest.raises(HostUnable, match="no blkio controller"):
+        groups.groups("7", WITH_IO, 100, ("8:0",))
+
+
+@given(st.integers(1, 2**31 - 1))
+def test_the_quota_is_the_percentage_of_the_period(percent: int) -> None:
+    assert quota_us(Limits(percent, 1, 0)) * 100 == percent * PERIOD_US
+
+
+@pytest.fixture(params=["v1", "v2"])
+def cgroups(request: pytest.FixtureRequest, unified: Path, mounts: dict[str, Path]) -> CgroupV1 | CgroupV2:
+    made = CgroupV1(mounts, "ab12") if request.param == "v1" else CgroupV2(unified, "ab12")
+    made.prepare()
+    made.prepare()  # a second server start
+    return made
+
+
+def make_groups(cgroups: CgroupV1 | CgroupV2, name: str) -> list[Path]:
+    paths = [group.path for group in cgroups.groups(name, LIMITS, 100, ())]
+    for path in paths:
+        path.mkdir()
+    return paths
+
+
+def test_leftovers_are_the_groups_of_jobs_and_of_this_server_only(cgroups: CgroupV1 | CgroupV2) -> None:
+    assert cgroups.leftovers() == set()
+    paths = make_groups(cgroups, "7") + make_groups(cgroups, "8")
+    (paths[0].parents[1] / "another" / "9").mkdir(parents=True)
+    assert cgroups.leftovers() == {"7", "8"}
+
+
+def test_an_emptied_v1_group_is_removed(mounts: dict[str, Path]) -> None:
+    cgroups = CgroupV1(mounts, "ab12")
+    cgroups.prepare()
+    make_groups(cgroups, "7")
+    make_groups(cgroups, "8")
+    cgroups.clean("7")
+    assert cgroups.leftovers() == {"8"}
+
+
+def test_a_v2_group_is_killed_by_its_own_file(unified: Path) -> None:
+    cgroups = CgroupV2(unified, "ab12")
+    cgroups.prepare()
+    (path,) = make_groups(cgroups, "7")
+    cgroups.clean("7")
+    assert (path / "cgroup.kill").read_text() == "1"
+
+
+def test_a_group_that_is_gone_is_clean(cgroups: CgroupV1 | CgroupV2) -> None:
+    make_groups(cgroups, "8")
+    cgroups.clean("7")
+    assert cgroups.leftovers() == {"8"}
+
+
+def test_what_is_above_the_jobs_is_removed_only_when_none_is_left(cgroups: CgroupV1 | CgroupV2) -> None:
+    paths = make_groups(cgroups, "7")
+    cgroups.remove()
+    assert all(path.is_dir() for path in paths)
+
+
+def test_the_ceiling_is_the_hosts_own() -> None:
+    most = host.ceiling()
+    total = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
+    assert most.max_memory == int(total.split()[1]) // 1024
+    assert most.max_cpu % 100 == 0
+    assert most.max_cpu >= 100
+
+
+def test_jobs_see_system_directories_and_neither_secrets_nor_private_paths(tmp_path: Path) -> None:
+    view = host.default_view([tmp_path])
+    assert Path("/usr") in view.read_only
+    assert Path("/etc/shadow") in view.masked
+    assert tmp_path.resolve() in view.masked
+    assert not any(path.is_relative_to(shown) for shown in view.read_only for path in (Path("/root"), Path("/home")))
+
+
+def test_io_cannot_be_limited_where_there_is_no_disk() -> None:
+    with pytest.raises(HostUnable, match=r"^cgroup setup failed: no disk behind /proc to limit I/O on$"):
+        host.backing_disks([Path("/proc")])
+
+
+def test_paths_that_are_absent_have_no_disk(tmp_path: Path) -> None:
+    assert host.backing_disks([tmp_path / "absent"]) == ()

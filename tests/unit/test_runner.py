@@ -1,0 +1,836 @@
+# ruff: noqa: ASYNC110, ASYNC230 -- turns of the loop are what these tests count; files here are small
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sqlite3
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from joblet import clock
+from joblet.admission import Admission
+from joblet.errors import (
+    HostUnable,
+    InvalidArgument,
+    JobNotFound,
+    JobNotRunning,
+    QueueFull,
+    ShuttingDown,
+    StoreFailed,
+)
+from joblet.executor.base import Exit, LaunchFailed, Lost
+from joblet.job import Job, Limits, State
+from joblet.logs import LogHub
+from joblet.runner import Live, Policy, Runner, parse_id
+from joblet.store import Store
+
+# What never comes is a failure and not a wait.
+pytestmark = pytest.mark.timeout(20)
+
+NOTHING = Limits(0, 0, 0)
+PATIENCE = 10.0
+UNSTARTED = LaunchFailed("log", 28, "log setup failed: no space left on device")
+NO_NAMESPACES = "failed to create isolated environment: operation not permitted"
+
+
+class Scripted:
+    """A job under way whose end the test decides."""
+
+    def __init__(self, host: Host, job_id: int, started_at: int | None = None) -> None:
+        self.pid = 4711
+        self.started_at = started_at or clock.now_ns()
+        self.signalled = asyncio.Event()
+        self._host = host
+        self._job_id = job_id
+        self._end: asyncio.Future[Exit | Lost] = asyncio.get_running_loop().create_future()
+
+    async def wait(self) -> Exit | Lost:
+        return await asyncio.shield(self._end)
+
+    def stop(self) -> None:
+        self.signalled.set()
+        if self._host.obedient:
+            self.end(signal=signal.SIGTERM, stopped=True)
+
+    def end(self, **outcome: Any) -> None:
+        if not self._end.done():
+            self._end.set_result(Exit(ended_at=clock.now_ns(), started_at=self.started_at, **outcome))
+            del self._host.under_way[self._job_id]
+
+    def lose(self, reason: str) -> None:
+        self._end.set_result(Lost(reason))
+        del self._host.under_way[self._job_id]
+
+
+class Plain:
+    """A job that is a process like any other."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.pid = process.pid
+        self.started_at = clock.now_ns()
+        self._process = process
+        self._stopped = False
+
+    async def wait(self) -> Exit | Lost:
+        status = await self._process.wait()
+        return Exit(
+            ended_at=clock.now_ns(),
+            started_at=self.started_at,
+            code=status if status >= 0 else None,
+            signal=-status if status < 0 else None,
+            stopped=self._stopped,
+        )
+
+    def stop(self) -> None:
+        if self._process.returncode is None:
+            self._stopped = True
+            os.killpg(self.pid, signal.SIGTERM)
+
+
+@dataclass
+class Host:
+    """The second implementation of the Executor seam: plain processes, or what the test has written down.
+
+    It outlives the servers of a test, as the machine outlives the real one.
+    """
+
+    folder: Path
+    obedient: bool = True
+    """scripted jobs end when they are told to"""
+    unable: HostUnable | None = None
+    failures: dict[int, Exception] = field(default_factory=dict)
+    """launches that fail"""
+    hold: asyncio.Event | None = None
+    """launches wait for it"""
+    launches: list[int] = field(default_factory=list)
+    launching: asyncio.Event = field(default_factory=asyncio.Event)
+    under_way: dict[int, Scripted] = field(default_factory=dict)
+    most_at_once: int = 0
+    found: dict[int, Scripted | Exit | Lost | None] = field(default_factory=dict)
+
+    async def probe(self) -> None:
+        if self.unable is not None:
+            raise self.unable
+
+    async def launch(self, job: Job) -> Scripted | Plain:
+        self.launches.append(job.id)
+        self.launching.set()
+        if self.hold is not None:
+            await self.hold.wait()
+        if job.id in self.failures:
+            raise self.failures[job.id]
+        if job.command != "scripted":
+            with open(self.log_path(job.id), "wb") as log:
+                process = await asyncio.create_subprocess_exec(
+                    job.command, *job.args, stdout=log, stderr=log, start_new_session=True
+                )
+            return Plain(process)
+        self.log_path(job.id).touch()
+        self.under_way[job.id] = Scripted(self, job.id)
+        self.most_at_once = max(self.most_at_once, len(self.under_way))
+        return self.under_way[job.id]
+
+    async def recover(self, job: Job) -> Scripted | Exit | Lost | None:
+        return self.found.get(job.id, self.under_way.get(job.id))
+
+    def log_path(self, job_id: int) -> Path:
+        return self.folder / f"{job_id}.log"
+
+
+class Site:
+    """A server without its wire: real store, hub, admission and runner, on a host that stays."""
+
+    def __init__(self, folder: Path, slots: int, queue: int, timeout: float) -> None:
+        self.folder = folder
+        self.host = Host(folder)
+        self._sizes = slots, queue
+        self._timeout = timeout
+        self.open()
+
+    def open(self) -> None:
+        self.store = Store(self.folder / "joblet.db")
+        self.hub = LogHub()
+        policy = Policy(Limits(100, 512, 0), Limits(400, 4096, 2**31 - 1), self._timeout)
+        self.runner = Runner(self.store, self.host, Admission(*self._sizes), self.hub, policy)
+
+    async def close(self) -> None:
+        await self.hub.close()
+        await self.runner.close()
+        await self.store.close()
+
+    async def restart(self) -> None:
+        await self.close()
+        self.open()
+        await self.runner.recover()
+
+    def submit(self, *argv: str) -> Coroutine[Any, Any, Live]:
+        command, *args = argv or ("scripted",)
+        return self.runner.submit(command, args, NOTHING, "alice")
+
+    async def running(self) -> tuple[Live, Scripted]:
+        live = await self.submit()
+        await live.launched.wait()
+        return live, self.host.under_way[live.job.id]
+
+    async def stored(self, live: Live | int) -> Job:
+        job = await self.store.get(live if isinstance(live, int) else live.job.id)
+        assert job is not None
+        return job
+
+    async def ended(self, live: Live) -> tuple[State, int, str]:
+        async with asyncio.timeout(PATIENCE):
+            await live.ended.wait()
+        job = await self.stored(live)
+        return job.state, job.exit_code, job.reason
+
+    def live(self, job_id: int) -> Live:
+        live = self.runner.find(str(job_id))
+        assert live is not None
+        return live
+
+    def sql(self, statement: str) -> None:
+        with contextlib.closing(sqlite3.connect(self.folder / "joblet.db", isolation_level=None)) as connection:
+            connection.execute(statement)
+
+    @contextlib.contextmanager
+    def disk_full(self, change: str = "UPDATE", when: str = "1") -> Any:
+        """The database refuses changes as it does on a full disk."""
+        self.sql(
+            f"CREATE TRIGGER full BEFORE {change} ON jobs WHEN {when} BEGIN SELECT RAISE(ABORT, 'disk is full'); END"
+        )
+        yield
+        self.sql("DROP TRIGGER full")
+
+
+Make = Callable[..., Site]
+
+
+@pytest.fixture
+async def make(tmp_path: Path) -> AsyncIterator[Make]:
+    sites: list[Site] = []
+
+    def make(slots: int = 2, queue: int = 10, timeout: float = 3600) -> Site:
+        sites.append(Site(tmp_path, slots, queue, timeout))
+        return sites[-1]
+
+    yield make
+    for site in sites:
+        for job in list(site.host.under_way.values()):
+            job.end(code=0)
+        await site.close()
+
+
+@pytest.fixture
+async def site(make: Make) -> Site:
+    return make()
+
+
+async def test_a_command_runs_and_its_exit_code_and_times_are_stored(site: Site) -> None:
+    live = await site.submit("sh", "-c", "exit 3")
+    assert (live.job.id, live.job.state, live.job.owner) == (1, State.INITIALIZING, "alice")
+    assert await site.ended(live) == (State.FAILED, 3, "exit code 3")
+    job = await site.stored(live)
+    assert job.created_at <= job.started_at <= job.exec_at <= job.ended_at  # type: ignore[operator]
+    assert site.runner.find("1") is None
+    assert site.runner.live_names() == set()
+
+
+async def test_a_follower_gets_the_output_of_a_job_to_its_end(site: Site) -> None:
+    live = await site.submit("sh", "-c", "for i in 1 2 3 4 5; do echo $i; done")
+    await live.launched.wait()
+    chunks = [chunk.payload async for chunk in site.hub.follow(1, site.host.log_path(1), 0, live.ended)]
+    assert b"".join(chunks) == b"1\n2\n3\n4\n5\n"
+    assert await site.ended(live) == (State.COMPLETED, 0, "exit code 0")
+
+
+async def test_a_command_killed_by_a_signal_fails_with_it(site: Site) -> None:
+    live = await site.submit("sh", "-c", "kill -SEGV $$")
+    assert await site.ended(live) == (State.FAILED, 139, "killed by signal 11 (SIGSEGV)")
+
+
+async def test_absent_limits_are_the_policys(site: Site) -> None:
+    live = await site.submit()
+    assert live.job.limits == Limits(100, 512, 0)
+
+
+async def test_a_stop_ends_the_job_before_it_answers(site: Site) -> None:
+    live = await site.submit("sleep", "100")
+    await live.launched.wait()
+    job = await site.runner.stop("1", "stopped by bob")
+    assert (job.state, job.exit_code, job.reason) == (State.STOPPED, -1, "stopped by bob")
+    assert live.ended.is_set()
+
+
+async def test_out_of_memory_is_told_by_the_hosts_count(site: Site) -> None:
+    live, job = await site.running()
+    job.end(signal=9, stats={"oom_kill": 1})
+    assert await site.ended(live) == (State.FAILED, 137, "out of memory")
+
+
+async def test_a_job_that_is_lost_fails_with_the_reason(site: Site) -> None:
+    live, job = await site.running()
+    job.lose("lost: its monitor was killed")
+    assert await site.ended(live) == (State.FAILED, -1, "lost: its monitor was killed")
+
+
+async def test_a_job_beyond_its_time_is_stopped(make: Make) -> None:
+    site = make(timeout=0.05)
+    live = await site.submit("sleep", "100")
+    assert await site.ended(live) == (State.STOPPED, -1, "timeout after 50ms")
+
+
+async def test_time_in_the_queue_does_not_count(make: Make) -> None:
+    site = make(slots=1, timeout=0.2)
+    first = await site.submit()
+    second = await site.submit()
+    await first.ended.wait()
+    await second.launched.wait()
+    assert not second.ended.is_set()
+    assert (await site.ended(second))[2] == "timeout after 200ms"
+    job = await site.stored(second)
+    assert job.ended_at - job.exec_at >= 190_000_000  # type: ignore[operator]
+
+
+async def test_an_unknown_or_ended_job_cannot_be_stopped(site: Site) -> None:
+    with pytest.raises(JobNotFound, match=r"^job not found: 999$"):
+        await site.runner.stop("999", "x")
+    live = await site.submit("true")
+    await live.ended.wait()
+    with pytest.raises(JobNotRunning, match=r"^job is not running: 1 \(current status: COMPLETED\)$"):
+        await site.runner.stop("1", "x")
+
+
+async def test_a_job_that_ends_by_itself_before_the_stop_arrives_was_not_stopped(site: Site) -> None:
+    site.host.obedient = False
+    live, job = await site.running()
+    stopping = asyncio.create_task(site.runner.stop("1", "stopped by bob"))
+    await job.signalled.wait()
+    job.end(code=0)
+    with pytest.raises(JobNotRunning, match="COMPLETED"):
+        await stopping
+    assert await site.ended(live) == (State.COMPLETED, 0, "exit code 0")
+
+
+async def test_of_many_stops_at_once_the_first_gives_the_reason_and_all_answer(site: Site) -> None:
+    await site.running()
+    jobs = await asyncio.gather(*(site.runner.stop("1", f"stopped by {name}") for name in "abc"))
+    assert {(job.state, job.reason) for job in jobs} == {(State.STOPPED, "stopped by a")}
+
+
+async def test_the_reason_of_a_stop_is_stored_before_the_signal(site: Site) -> None:
+    site.host.obedient = False
+    _, job = await site.running()
+    stopping = asyncio.create_task(site.runner.stop("1", "stopped by bob"))
+    await job.signalled.wait()
+    assert (await site.stored(1)).stop_reason == "stopped by bob"
+    job.end(signal=9, stopped=True)
+    await stopping
+
+
+async def test_a_job_stopped_in_the_queue_ends_at_once_and_never_runs(make: Make) -> None:
+    site = make(slots=1)
+    _, first = await site.running()
+    second, third = await site.submit(), await site.submit()
+    assert [site.runner.place(live.job) for live in (second, third)] == [1, 2]
+    job = await site.runner.stop("2", "stopped by bob")
+    assert (job.state, job.exit_code, job.reason, job.started_at) == (State.STOPPED, -1, "stopped by bob", None)
+    assert second.launched.is_set()
+    assert site.runner.place(third.job) == 1
+    first.end(code=0)
+    await third.launched.wait()
+    assert site.host.launches == [1, 3]
+
+
+async def test_a_job_stopped_as_its_turn_comes_ends_stopped_and_gives_its_slot_on(make: Make) -> None:
+    site = make(slots=1)
+    _, first = await site.running()
+    second, third = await site.submit(), await site.submit()
+    stopping = asyncio.create_task(site.runner.stop("2", "stopped by bob"))
+    first.end(code=0)
+    job = await stopping
+    assert (job.state, job.reason) == (State.STOPPED, "stopped by bob")
+    assert second.ended.is_set()
+    await third.launched.wait()
+
+
+async def test_a_job_stopped_while_it_is_launched_is_stopped_once_it_runs(site: Site) -> None:
+    site.host.hold = asyncio.Event()
+    live = await site.submit()
+    await site.host.launching.wait()
+    stopping = asyncio.create_task(site.runner.stop("1", "stopped by bob"))
+    while not live.stop_reason:
+        await asyncio.sleep(0)
+    site.host.hold.set()
+    job = await stopping
+    assert (job.state, job.exit_code, job.reason) == (State.STOPPED, -1, "stopped by bob")
+
+
+async def test_a_job_stopped_while_its_launch_fails_is_stopped(site: Site) -> None:
+    site.host.hold = asyncio.Event()
+    site.host.failures[1] = UNSTARTED
+    live = await site.submit()
+    await site.host.launching.wait()
+    stopping = asyncio.create_task(site.runner.stop("1", "stopped by bob"))
+    while not live.stop_reason:
+        await asyncio.sleep(0)
+    site.host.hold.set()
+    assert (await stopping).state is State.STOPPED
+
+
+@pytest.mark.parametrize(
+    ("stage", "errno", "reason", "code"),
+    [
+        ("exec", 2, "command not found: nope", 127),
+        ("exec", 13, "cannot execute nope: permission denied", 126),
+        ("log", 28, "log setup failed: no space left on device", -1),
+        ("cgroup", 13, "cgroup setup failed: permission denied", -1),
+    ],
+)
+async def test_a_launch_that_fails_gives_its_sentence_and_exit_code(
+    site: Site, stage: str, errno: int, reason: str, code: int
+) -> None:
+    site.host.failures[1] = LaunchFailed(stage, errno, reason)
+    live = await site.submit()
+    assert await site.ended(live) == (State.FAILED, code, reason)
+    assert live.launched.is_set()
+    assert (await site.stored(live)).exec_at is None
+
+
+async def test_a_host_that_has_become_unable_refuses_new_jobs_until_it_is_able_again(site: Site) -> None:
+    site.host.failures[1] = LaunchFailed("namespace", 1, NO_NAMESPACES)
+    site.host.unable = HostUnable(NO_NAMESPACES)
+    await site.ended(await site.submit())
+    with pytest.raises(HostUnable, match=f"^{NO_NAMESPACES}$"):
+        await site.submit()
+    assert [job.id for job in await site.runner.all()] == [1]
+    site.host.unable = None
+    assert (await site.submit()).job.id == 2
+
+
+async def test_a_host_that_is_unable_from_the_start_refuses_jobs_at_once(site: Site) -> None:
+    site.host.unable = HostUnable("cgroup setup failed: permission denied")
+    await site.runner.probe()
+    with pytest.raises(HostUnable, match=r"^cgroup setup failed: permission denied$"):
+        await site.submit()
+    assert await site.runner.all() == []
+
+
+async def test_a_command_that_is_not_found_says_nothing_of_the_host(site: Site) -> None:
+    site.host.failures[1] = LaunchFailed("exec", 2, "command not found: nope")
+    site.host.unable = HostUnable("not asked")
+    await site.ended(await site.submit())
+    assert (await site.submit()).job.id == 2
+
+
+@pytest.mark.parametrize("failure", [UNSTARTED, RuntimeError("a fault of ours")], ids=["launch", "fault"])
+async def test_a_job_that_could_not_be_launched_gives_its_slot_on(make: Make, failure: Exception) -> None:
+    site = make(slots=1)
+    site.host.failures[1] = failure
+    first, second = await site.submit(), await site.submit()
+    async with asyncio.timeout(PATIENCE):
+        await first.ended.wait()
+        await second.launched.wait()
+    assert site.host.launches == [1, 2]
+
+
+async def test_what_is_refused_leaves_no_job(make: Make) -> None:
+    site = make(slots=1, queue=0)
+    for command, limits in (("", NOTHING), ("a;b", NOTHING), ("x", Limits(500, 0, 0)), ("x", Limits(0, -1, 0))):
+        with pytest.raises(InvalidArgument):
+            await site.runner.submit(command, [], limits, "alice")
+    await site.running()
+    with pytest.raises(QueueFull):
+        await site.submit()
+    assert [job.id for job in await site.runner.all()] == [1]
+
+
+async def test_no_more_jobs_run_at_once_than_there_are_slots_and_they_start_in_order(make: Make) -> None:
+    site = make(slots=3, queue=50)
+    lives = [await site.submit() for _ in range(30)]
+    for live in lives:
+        await live.launched.wait()
+        site.host.under_way[live.job.id].end(code=0)
+        await live.ended.wait()
+    assert site.host.most_at_once == 3
+    assert site.host.launches == list(range(1, 31))
+
+
+async def test_a_client_that_goes_away_while_its_job_is_accepted_has_a_job_nevertheless(site: Site) -> None:
+    asking = asyncio.create_task(site.submit("true"))
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    while (live := site.runner.find("1")) is None:
+        await asyncio.sleep(0)
+    assert (await site.ended(live))[0] is State.COMPLETED
+
+
+# The store fails.
+
+
+@pytest.mark.parametrize("waiting", [False, True], ids=["slot", "place in the queue"])
+async def test_a_job_that_cannot_be_stored_is_refused_and_takes_nothing(make: Make, waiting: bool) -> None:
+    site = make(slots=1, queue=1)
+    if waiting:
+        await site.running()
+    with site.disk_full("INSERT"), pytest.raises(StoreFailed, match="disk is full"):
+        await site.submit()
+    assert len(site.host.launches) == waiting
+    live = await site.submit()
+    assert live.job.state is (State.PENDING if waiting else State.INITIALIZING)
+
+
+async def test_a_job_whose_turn_cannot_be_stored_gives_its_slot_on(make: Make) -> None:
+    site = make(slots=1)
+    _, first = await site.running()
+    second, third = await site.submit(), await site.submit()
+    with site.disk_full(when="NEW.id = 2"):
+        first.end(code=0)
+        async with asyncio.timeout(PATIENCE):
+            await second.ended.wait()
+            await third.launched.wait()
+    assert site.host.launches == [1, 3]
+
+
+async def test_a_job_whose_end_cannot_be_stored_gives_its_slot_on_and_is_concluded_by_the_next_server(
+    make: Make,
+) -> None:
+    site = make(slots=1)
+    first, job = await site.running()
+    second = await site.submit()
+    with site.disk_full(when="NEW.id = 1"):
+        job.end(code=5)
+        async with asyncio.timeout(PATIENCE):
+            await first.ended.wait()
+            await second.launched.wait()
+    site.host.found[1] = Exit(ended_at=9, started_at=8, code=5)
+    await site.restart()
+    with contextlib.suppress(JobNotFound):
+        if live := site.runner.find("1"):
+            await live.ended.wait()
+    assert (await site.stored(1)).reason == "exit code 5"
+
+
+async def test_a_stop_that_cannot_be_stored_signals_nobody_and_may_be_asked_again(site: Site) -> None:
+    live, job = await site.running()
+    with site.disk_full(), pytest.raises(StoreFailed):
+        await site.runner.stop("1", "stopped by bob")
+    assert not job.signalled.is_set()
+    assert not live.ended.is_set()
+    assert (await site.runner.stop("1", "stopped by eve")).reason == "stopped by eve"
+
+
+async def test_a_job_that_runs_keeps_its_slot_although_its_start_cannot_be_stored(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = make(slots=1)
+    with site.disk_full(when="NEW.state = 'RUNNING'"):
+        await site.submit()
+        await site.submit()
+        while "cannot be stored" not in caplog.text:
+            await asyncio.sleep(0)
+        for _ in range(20):  # time enough for the second to be launched
+            await site.store.all()
+    assert site.host.most_at_once == 1
+
+
+# The server is closed and another takes over.
+
+
+async def test_jobs_go_on_when_the_server_is_closed_and_the_next_finds_them_in_every_state(make: Make) -> None:
+    site = make(slots=2)
+    _, running = await site.running()
+    site.host.hold = asyncio.Event()
+    site.host.launching.clear()
+    await site.submit()  # is launched
+    await site.host.launching.wait()
+    await site.submit()  # waits
+    await site.submit()
+    await site.close()
+    assert not running.signalled.is_set()
+    site.open()
+    assert [(job.id, job.state) for job in await site.store.unfinished()] == [
+        (1, State.RUNNING),
+        (2, State.INITIALIZING),
+        (3, State.PENDING),
+        (4, State.PENDING),
+    ]
+    site.host.hold = None
+    await site.runner.recover()
+    assert site.runner.live_names() == {"1", "2", "3", "4"}
+    lives = [site.live(job_id) for job_id in (1, 2, 3, 4)]
+    for live in lives:
+        await live.launched.wait()
+        site.host.under_way[live.job.id].end(code=0)
+        assert (await site.ended(live))[0] is State.COMPLETED
+    assert site.host.launches == [1, 2, 2, 3, 4]
+    assert site.host.most_at_once == 2
+
+
+async def test_a_closing_server_accepts_no_job(site: Site) -> None:
+    await site.runner.close()
+    with pytest.raises(ShuttingDown):
+        await site.submit()
+
+
+async def test_nothing_is_launched_after_the_server_is_closed(site: Site) -> None:
+    """A client asks while the server closes: the job is on disk, and the next server launches it."""
+    asking = asyncio.create_task(site.submit())
+    await asyncio.sleep(0)  # its job is on the way to the disk
+    await site.runner.close()
+    launched = list(site.host.launches)
+    await asyncio.wait([asking])
+    await site.store.all()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert site.host.launches == launched
+    await site.restart()
+    live = site.live(1)
+    async with asyncio.timeout(PATIENCE):
+        await live.launched.wait()
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_close_at_any_moment_loses_no_job(make: Make, turns: int) -> None:
+    site = make(slots=1)
+    asking = [asyncio.create_task(site.submit("sh", "-c", f"exit {code}")) for code in (1, 2, 3)]
+    for _ in range(turns * turns):
+        await asyncio.sleep(0)
+    await site.runner.close()
+    await asyncio.wait(asking)
+    accepted = [task for task in asking if not task.exception()]
+    site.host.found = dict.fromkeys(range(1, 4), Lost("lost: not of this test"))
+    site.host.found |= {job_id: None for job_id in (1, 2, 3) if job_id not in site.host.launches}
+    await site.restart()
+    assert len(await site.runner.all()) == len(accepted)
+    async with asyncio.timeout(PATIENCE):
+        for job_id in range(1, len(accepted) + 1):
+            if live := site.runner.find(str(job_id)):
+                await live.ended.wait()
+            job = await site.stored(job_id)
+            assert job.reason in (f"exit code {job_id}", "lost: not of this test")
+    assert sorted(site.host.launches) == list(range(1, len(accepted) + 1)), "none was launched twice"
+
+
+ENDED = Exit(ended_at=4_000_000_000, started_at=3_000_000_000, code=7)
+
+
+async def left_behind(site: Site, state: State, stop_reason: str = "") -> None:
+    """Job 1 as an earlier server left it."""
+    job = await site.store.create("scripted", [], Limits(100, 512, 0), "alice", State.PENDING, 1)
+    for step in (State.INITIALIZING, State.RUNNING):
+        if state in (step, State.RUNNING):
+            await site.store.transition(job.id, step)
+    if stop_reason:
+        await site.store.request_stop(job.id, stop_reason)
+
+
+async def recovered(site: Site) -> tuple[State, int, str]:
+    await site.runner.recover()
+    return await site.ended(site.live(1))
+
+
+@pytest.mark.parametrize("state", [State.INITIALIZING, State.RUNNING])
+async def test_a_job_that_ended_while_no_server_ran_has_the_end_of_its_record(site: Site, state: State) -> None:
+    await left_behind(site, state)
+    site.host.found[1] = ENDED
+    assert await recovered(site) == (State.FAILED, 7, "exit code 7")
+    job = await site.stored(1)
+    assert job.ended_at == 4_000_000_000
+    assert job.exec_at == (3_000_000_000 if state is State.INITIALIZING else None)
+
+
+@pytest.mark.parametrize("state", [State.INITIALIZING, State.RUNNING])
+async def test_a_job_that_was_lost_while_no_server_ran_failed(site: Site, state: State) -> None:
+    await left_behind(site, state)
+    site.host.found[1] = Lost("lost: the host was rebooted")
+    assert await recovered(site) == (State.FAILED, -1, "lost: the host was rebooted")
+    assert site.host.launches == []
+
+
+@pytest.mark.parametrize("state", [State.INITIALIZING, State.RUNNING])
+async def test_a_job_that_still_runs_is_followed_to_its_end(site: Site, state: State) -> None:
+    await left_behind(site, state)
+    running = site.host.under_way[1] = Scripted(site.host, 1)
+    await site.runner.recover()
+    live = site.live(1)
+    await live.launched.wait()
+    assert (await site.stored(1)).state is State.RUNNING
+    running.end(code=0)
+    assert await site.ended(live) == (State.COMPLETED, 0, "exit code 0")
+    assert site.host.launches == []
+
+
+async def test_a_launch_that_failed_while_no_server_ran_is_told(site: Site) -> None:
+    await left_behind(site, State.INITIALIZING)
+    error = LaunchFailed("exec", 2, "command not found: scripted")
+    site.host.found[1] = Exit(ended_at=5, launch_error=error)
+    assert await recovered(site) == (State.FAILED, 127, "command not found: scripted")
+
+
+async def test_a_job_of_which_nothing_was_started_is_launched(site: Site) -> None:
+    await left_behind(site, State.INITIALIZING)
+    await site.runner.recover()
+    await site.live(1).launched.wait()
+    assert site.host.launches == [1]
+
+
+async def test_a_command_that_has_run_is_never_run_again(site: Site) -> None:
+    """Its directory is gone, so there is no knowing how it ended."""
+    await left_behind(site, State.RUNNING)
+    await site.runner.recover()
+    live = site.live(1)
+    done = [asyncio.ensure_future(event.wait()) for event in (live.ended, live.launched)]
+    await asyncio.wait(done, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.cancel()
+    assert site.host.launches == []
+    state, code, reason = await site.ended(live)
+    assert (state, code) == (State.FAILED, -1)
+    assert reason.startswith("lost: ")
+
+
+async def test_a_stop_that_an_earlier_server_did_not_finish_is_finished(site: Site) -> None:
+    await left_behind(site, State.RUNNING, "stopped by bob")
+    site.host.under_way[1] = Scripted(site.host, 1)
+    assert await recovered(site) == (State.STOPPED, -1, "stopped by bob")
+
+
+async def test_a_job_stopped_before_anything_of_it_was_started_is_not_started(site: Site) -> None:
+    await left_behind(site, State.INITIALIZING, "stopped by bob")
+    assert await recovered(site) == (State.STOPPED, -1, "stopped by bob")
+    assert site.host.launches == []
+
+
+async def test_a_waiting_job_stopped_by_an_earlier_server_needs_no_slot_to_end(make: Make) -> None:
+    site = make(slots=1)
+    await left_behind(site, State.PENDING, "stopped by bob")
+    await left_behind(site, State.PENDING)
+    site.sql("UPDATE jobs SET state = 'RUNNING', id = 0 WHERE id = 2")
+    site.host.under_way[0] = Scripted(site.host, 0)  # before it, with the only slot
+    assert await recovered(site) == (State.STOPPED, -1, "stopped by bob")
+    assert site.host.launches == []
+
+
+async def test_a_recovered_jobs_time_is_counted_from_its_start(make: Make) -> None:
+    site = make(timeout=60)
+    await left_behind(site, State.RUNNING)
+    site.host.under_way[1] = Scripted(site.host, 1, clock.now_ns() - 3600 * 10**9)
+    assert await recovered(site) == (State.STOPPED, -1, "timeout after 1m")
+
+
+async def test_recovered_jobs_hold_slots_and_those_that_wait_keep_their_order(make: Make) -> None:
+    site = make(slots=1)
+    _, running = await site.running()
+    for _ in range(3):
+        await site.submit()
+    await site.restart()
+    lives = [site.live(job_id) for job_id in (1, 2, 3, 4)]
+    assert [site.runner.place(live.job) for live in lives] == [0, 1, 2, 3]
+    running.end(code=0)
+    for live in lives[1:]:
+        await live.launched.wait()
+        site.host.under_way[live.job.id].end(code=0)
+    assert site.host.launches == [1, 2, 3, 4]
+
+
+# Any course of events.
+
+actions = st.lists(
+    st.tuples(
+        st.sampled_from(["submit", "submit", "submit", "finish", "stop", "lose", "fail", "restart", "pause"]),
+        st.integers(0, 10),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(actions, st.integers(1, 3))
+@example([("submit", 0)] * 4 + [("stop", 2), ("restart", 0), ("finish", 0), ("restart", 0)], 1)
+def test_whatever_happens_every_job_ends_once_and_slots_are_never_exceeded(
+    course: list[tuple[str, int]], slots: int
+) -> None:
+    async def perform() -> None:
+        with tempfile.TemporaryDirectory() as name:
+            site = Site(Path(name), slots, 100, 3600)
+            stops: list[asyncio.Task[Job]] = []
+            for action, pick in course:
+                ids = sorted(site.host.under_way)
+                match action:
+                    case "submit":
+                        await site.submit()
+                    case "fail":
+                        site.host.failures[len(await site.runner.all()) + 1] = UNSTARTED
+                    case "stop":
+                        stops.append(asyncio.create_task(site.runner.stop(str(pick), "stopped by bob")))
+                    case "finish" if ids:
+                        site.host.under_way[ids[pick % len(ids)]].end(code=pick)
+                    case "lose" if ids:
+                        site.host.under_way[ids[pick % len(ids)]].lose("lost: x")
+                    case "restart":
+                        await settled(site)
+                        for task in stops:
+                            task.cancel()
+                        site.host.found = {job.id: Lost("lost: between servers") for job in await site.store.all()}
+                        site.host.found |= site.host.under_way
+                        await site.restart()
+                    case "pause":
+                        for _ in range(pick):
+                            await asyncio.sleep(0)
+            async with asyncio.timeout(PATIENCE):
+                while site.runner.live_names():
+                    for job in list(site.host.under_way.values()):
+                        job.end(code=0)
+                    await asyncio.sleep(0)
+            for stop in await asyncio.gather(*stops, return_exceptions=True):
+                assert isinstance(stop, (Job, JobNotFound, JobNotRunning, asyncio.CancelledError))
+            for stored in await site.runner.all():
+                assert stored.state.final
+                assert stored.reason
+                assert stored.ended_at is not None
+                assert stored.state is not State.COMPLETED or stored.id in site.host.launches
+            assert site.host.most_at_once <= slots
+            assert site.host.launches == sorted(set(site.host.launches)), "in order, and none twice"
+            await site.close()
+
+    async def settled(site: Site) -> None:
+        """Until no job is between two states of rest: it waits, or runs, or has ended."""
+        async with asyncio.timeout(PATIENCE):
+            while any(
+                live.job.state is State.INITIALIZING
+                or (live.job.state is State.RUNNING and live.job.id not in site.host.under_way)
+                for live in map(site.live, map(int, site.runner.live_names()))
+            ):
+                await asyncio.sleep(0)
+
+    asyncio.run(perform())
+
+
+@given(st.one_of(st.text(max_size=25), st.integers(-5, 10**20).map(str), st.text("0123456789 +-_\u0663", max_size=20)))
+@example("0")
+@example("01")
+@example("\u0661")
+@example("1_0")
+@example("9" * 5000)
+def test_an_id_is_a_plain_decimal_number_or_of_no_job(text: str) -> None:
+    try:
+        number = parse_id(text)
+    except JobNotFound as error:
+        told = str(error)
+    else:
+        assert str(number) == text
+        assert 0 <= number < 2**63
+        return
+    assert told == f"job not found: {text}"
+    assert not (text.isascii() and text.isdigit() and len(text) <= 18 and (text[0] != "0" or text == "0"))

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from joblet.executor.local.ranges import BASE, COUNT, IdRanges
+from joblet.executor.local.spec import Group, View, encode, sealed_memfd
+
+SINGLE = {"version", "id", "hostname", "uid_base", "id_count", "grace_ms", "tmp_bytes", "work", "end"}
+KEYS = SINGLE | {"ro", "mask", "cgroup2", "cgroup", "set", "kill", "stat", "env", "arg"}
+
+
+def decode(data: bytes) -> list[tuple[str, bytes]]:
+    """As shim/PROTOCOL.md says: `key=value` strings, each ended by one NUL."""
+    assert data.endswith(b"\0")
+    pairs = []
+    for entry in data[:-1].split(b"\0"):
+        key, equals, value = entry.partition(b"=")
+        assert equals
+        pairs.append((key.decode("ascii"), value))
+    return pairs
+
+
+def values(pairs: list[tuple[str, bytes]], key: str) -> list[bytes]:
+    return [value for name, value in pairs if name == key]
+
+
+def encoded(argv: list[str], *, groups: list[Group] | None = None, view: View | None = None) -> list[tuple[str, bytes]]:
+    return decode(
+        encode(
+            job_id=7,
+            uid_base=1_879_048_192,
+            id_count=65536,
+            grace_ms=5000,
+            view=view or View((), (), 1024),
+            groups=groups or [],
+            argv=argv,
+        )
+    )
+
+
+# Any byte but NUL, as it comes in a protobuf string.
+texts = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=20)
+paths = texts.map(lambda text: Path("/", text))
+groups_of_a_job = st.lists(
+    st.builds(
+        Group,
+        paths,
+        st.booleans(),
+        st.lists(st.tuples(st.sampled_from(["cpu.max", "io.max"]), texts), max_size=3).map(tuple),
+        st.lists(st.tuples(st.sampled_from(["oom_kill", "peak"]), texts), max_size=2).map(tuple),
+        st.sampled_from(["", "cgroup.kill"]),
+    ),
+    max_size=3,
+)
+
+
+@given(
+    st.lists(texts, min_size=1, max_size=5),
+    groups_of_a_job,
+    st.builds(
+        View, st.lists(paths, max_size=3).map(tuple), st.lists(paths, max_size=3).map(tuple), st.integers(0, 2**40)
+    ),
+)
+def test_what_is_encoded_is_decoded(argv: list[str], groups: list[Group], view: View) -> None:
+    pairs = encoded(argv, groups=groups, view=view)
+    assert pairs[0] == ("version", b"1")
+    assert pairs[-1] == ("end", b"")
+    keys = [key for key, _ in pairs]
+    assert set(keys) <= KEYS
+    assert all(keys.count(key) == 1 for key in SINGLE)
+    assert values(pairs, "arg") == [arg.encode() for arg in argv]
+    assert values(pairs, "ro") == [str(path).encode() for path in view.read_only]
+    assert values(pairs, "mask") == [str(path).encode() for path in view.masked]
+    assert int(values(pairs, "tmp_bytes")[0]) == view.tmp_bytes
+    told: list[tuple[bytes, bool, list[bytes], list[bytes], list[bytes]]] = []
+    for key, value in pairs:
+        if key in ("cgroup", "cgroup2"):
+            told.append((value, key == "cgroup2", [], [], []))
+        elif key in ("set", "stat", "kill"):
+            told[-1][("set", "stat", "kill").index(key) + 2].append(value)  # type: ignore[union-attr]
+    assert told == [
+        (
+            str(group.path).encode(),
+            group.unified,
+            [f"{file}={value}".encode() for file, value in group.settings],
+            [f"{name}={source}".encode() for name, source in group.stats],
+            [group.kill.encode()] if group.kill else [],
+        )
+        for group in groups
+    ]
+
+
+def test_the_orders_of_a_job_name_it_and_its_ids() -> None:
+    pairs = encoded(["true"])
+    assert [values(pairs, key) for key in ("id", "hostname", "uid_base", "id_count", "grace_ms", "work")] == [
+        [b"7"],
+        [b"job-7"],
+        [b"1879048192"],
+        [b"65536"],
+        [b"5000"],
+        [b"/work"],
+    ]
+
+
+def test_the_environment_is_the_same_for_every_job_but_for_its_name() -> None:
+    environment = dict(value.decode().split("=", 1) for value in values(encoded(["true"]), "env"))
+    assert environment == {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/work",
+        "PWD": "/work",
+        "LANG": "C.UTF-8",
+        "HOSTNAME": "job-7",
+        "JOBLET_JOB_ID": "7",
+    }
+
+
+def test_an_argument_that_looks_like_an_order_stays_an_argument() -> None:
+    pairs = encoded(["sh", "end=", "mask=/", "version=1"])
+    assert values(pairs, "arg") == [b"sh", b"end=", b"mask=/", b"version=1"]
+    assert values(pairs, "mask") == []
+
+
+def test_every_key_of_the_protocol_page_is_known_here_and_no_other() -> None:
+    page = (Path(__file__).parents[2] / "shim" / "PROTOCOL.md").read_text(encoding="utf-8")
+    table = page.partition("## Spec")[2].partition("## Report")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert {key for row in rows for key in re.findall("`([^`]+)`", row)} == KEYS
+
+
+@given(st.binary(max_size=300_000))
+def test_a_sealed_file_holds_the_orders_from_its_start(data: bytes) -> None:
+    fd = sealed_memfd(data)
+    try:
+        assert os.read(fd, len(data) + 1) == data
+        assert not os.get_inheritable(fd)
+    finally:
+        os.close(fd)
+
+
+def test_a_sealed_file_cannot_be_changed_by_anyone() -> None:
+    fd = sealed_memfd(b"version=1\0")
+    try:
+        for change in (
+            lambda: os.pwrite(fd, b"x", 0),
+            lambda: os.ftruncate(fd, 0),
+            lambda: os.ftruncate(fd, 100),
+            lambda: os.pwrite(fd, b"more", 10),
+        ):
+            with pytest.raises(PermissionError):
+                change()
+        assert os.pread(fd, 100, 0) == b"version=1\0"
+    finally:
+        os.close(fd)
+
+
+def test_a_job_gets_a_range_that_no_other_has() -> None:
+    ranges = IdRanges()
+    taken = [ranges.take() for _ in range(4096)]
+    assert len(set(taken)) == 4096
+    assert all(base >= BASE and (base - BASE) % COUNT == 0 and base + COUNT <= 2**31 for base in taken)
+    with pytest.raises(IndexError):
+        ranges.take()
+
+
+def test_the_range_given_back_is_the_last_to_be_given_out_again() -> None:
+    ranges = IdRanges()
+    first = ranges.take()
+    ranges.give_back(first)
+    assert [ranges.take() for _ in range(4096)][-1] == first
+
+
+def test_the_range_of_a_job_found_again_is_not_given_out() -> None:
+    ranges = IdRanges()
+    ranges.claim(BASE)
+    ranges.claim(BASE)
+    ranges.claim(1000)
+    assert BASE not in [ranges.take() for _ in range(4095)]
+    ranges.give_back(1000)
+    with pytest.raises(IndexError):
+        ranges.take()
