@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import shlex
 from collections.abc import Sequence
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 
 _ISOLATION_STAGES = frozenset({"cgroup", "namespace", "rootfs", "privileges", "shim"})
 """launch stages whose failure says something of the host, not of the job"""
+
+_RETRY_SECONDS = 1.0
+"""until what the store refused is tried again"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class Runner:
         self._policy = policy
         self._live: dict[int, Live] = {}
         self._accepting: set[asyncio.Task[Live]] = set()
+        self._stopping: set[asyncio.Task[None]] = set()
         self._host_error: HostUnable | None = None
         self._closing = False
 
@@ -168,7 +173,7 @@ class Runner:
                 live.timer.cancel()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, *self._stopping, return_exceptions=True)
 
     def _start(self, job: Job, found: Running | Exit | Lost | None, *, reserved: bool) -> Live:
         live = self._live[job.id] = Live(job, stop_reason=job.stop_reason)
@@ -196,8 +201,15 @@ class Runner:
             raise
         except Exception:
             log.exception("job runner failed", extra=fields(jobId=live.job.id))
+            await self._give_up(live)
         finally:
             self._finish(live)
+
+    async def _give_up(self, live: Live) -> None:
+        """End a job that a fault of this program keeps from going on; it must not stay unfinished for ever."""
+        if not live.job.state.final and live.running is None:
+            with contextlib.suppress(StoreFailed):
+                await self._end(live, Ending(State.FAILED, -1, "internal error"), clock.now_ns())
 
     async def _wait_turn(self, live: Live, turn: asyncio.Future[None]) -> bool:
         """Wait in the queue; False when the job was stopped there."""
@@ -251,10 +263,19 @@ class Runner:
         )
 
     def _on_timeout(self, live: Live) -> None:
-        reason = f"timeout after {clock.format_duration(self._policy.timeout)}"
         live.timer = None
-        stopping = asyncio.create_task(self._request_stop(live, reason))
-        stopping.add_done_callback(_log_failure)
+        stopping = asyncio.create_task(self._stop_for_time(live))
+        self._stopping.add(stopping)
+        stopping.add_done_callback(self._stopping.discard)
+
+    async def _stop_for_time(self, live: Live) -> None:
+        reason = f"timeout after {clock.format_duration(self._policy.timeout)}"
+        try:
+            await self._request_stop(live, reason)
+        except StoreFailed as error:
+            log.error("job could not be stopped", extra=fields(jobId=live.job.id, reason=reason, error=str(error)))
+            if not live.ended.is_set() and not self._closing:
+                live.timer = asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._on_timeout, live)
 
     async def _request_stop(self, live: Live, reason: str) -> None:
         """Have a job stopped, in whatever state it is. The reason is on disk before the first signal."""
@@ -337,8 +358,3 @@ def _shown(job: Job) -> str:
     """The command line for the server's log, cut to a readable length."""
     line = shlex.join([job.command, *job.args])
     return line if len(line) <= 200 else line[:200] + "..."
-
-
-def _log_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("job could not be stopped", extra=fields(error=str(error)))

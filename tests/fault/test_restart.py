@@ -180,3 +180,30 @@ def test_what_the_server_inherited_does_not_reach_its_jobs_monitors(make_server,
     server.start()
     with server.channel() as channel:
         Stock(channel, *stock).stop(job.id)
+
+
+def test_a_damaged_exit_record_is_told_and_harms_no_other_job(make_server, stock) -> None:
+    server = make_server().start()
+    with server.channel() as channel:
+        client = Stock(channel, *stock)
+        jobs = [client.started("sleep", "1000"), client.started("sleep", "1000")]
+        server.kill()
+    (server.state / "jobs" / jobs[0].id / "exit").write_bytes(b"version=1\noutcome=\xff\nend=1\n")
+    monitor = monitor_of(server, jobs[0].id)
+    os.kill(monitor, signal.SIGKILL)
+    wait_for_end(monitor)
+    server.start()
+    with server.channel() as channel:
+        client = Stock(channel, *stock)
+        client.output(jobs[0].id)
+        status = client.status(jobs[0].id)
+        assert (status.status, status.exitCode) == ("FAILED", -1)
+        assert status.reason.startswith("lost: exit record with outcome")
+        assert client.status(jobs[1].id).status == "RUNNING"
+        client.stop(jobs[1].id)
+
+
+def monitor_of(server: Server, job_id: str) -> int:
+    """Pid of a job's monitor."""
+    lines = (server.state / "jobs" / job_id / "monitor").read_text().splitlines()
+    return int(dict(line.split("=", 1) for line in lines)["pid"])

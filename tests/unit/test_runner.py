@@ -37,6 +37,9 @@ from joblet.store import Store
 pytestmark = pytest.mark.timeout(20)
 
 NOTHING = Limits(0, 0, 0)
+MEMORY = "/dev/shm" if os.path.ismount("/dev/shm") else None
+"""where thousands of commits cost no disk"""
+
 PATIENCE = 10.0
 UNSTARTED = LaunchFailed("log", 28, "log setup failed: no space left on device")
 NO_NAMESPACES = "failed to create isolated environment: operation not permitted"
@@ -762,7 +765,7 @@ def test_whatever_happens_every_job_ends_once_and_slots_are_never_exceeded(
     course: list[tuple[str, int]], slots: int
 ) -> None:
     async def perform() -> None:
-        with tempfile.TemporaryDirectory() as name:
+        with tempfile.TemporaryDirectory(dir=MEMORY) as name:
             site = Site(Path(name), slots, 100, 3600)
             stops: list[asyncio.Task[Job]] = []
             for action, pick in course:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -20,6 +21,9 @@ from joblet.job import TRANSITIONS, Job, Limits, State
 from joblet.store import Store
 
 LIMITS = Limits(50, 64, 1024)
+MEMORY = "/dev/shm" if os.path.ismount("/dev/shm") else None
+"""where thousands of commits cost no disk"""
+
 PATIENCE = 10.0
 """seconds in which a test that hangs fails"""
 
@@ -269,7 +273,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.folder = tempfile.TemporaryDirectory()
+        self.folder = tempfile.TemporaryDirectory(dir=MEMORY)
         self.store = self.loop.run_until_complete(self.open())
         self.states: dict[int, State] = {}
         self.endings: dict[int, Job] = {}
@@ -319,4 +323,4 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
 
 TestStoreAgainstModel = StoreAgainstModel.TestCase
-TestStoreAgainstModel.settings = settings(max_examples=30, stateful_step_count=12, deadline=None)
+TestStoreAgainstModel.settings = settings(max_examples=25, stateful_step_count=12, deadline=None)

@@ -208,19 +208,19 @@ class LocalExecutor:
     async def _conclude(self, directory: Path, name: str) -> Exit | Lost:
         """What is left of a job whose monitor has ended."""
         try:
-            ended = record.read_exit(directory)
+            if (ended := record.read_exit(directory)) is not None:
+                return ended
+            reason = self._why_lost(record.read_monitor(directory))
         except BadRecord as error:
-            return Lost(f"lost: {error}")
-        if ended is not None:
-            return ended
+            reason = str(error)
         with contextlib.suppress(HostUnable):
             await asyncio.to_thread(self._cgroups.clean, name)
-        monitor = record.read_monitor(directory)
+        return Lost(f"lost: {reason}")
+
+    def _why_lost(self, monitor: record.Monitor | None) -> str:
         if monitor is None:
-            return Lost("lost: the server ended while it was launched")
-        if monitor.boot != self._boot:
-            return Lost("lost: the host was rebooted")
-        return Lost("lost: its monitor was killed")
+            return "the server ended while it was launched"
+        return "the host was rebooted" if monitor.boot != self._boot else "its monitor was killed"
 
     def _open_monitor(self, monitor: record.Monitor) -> int | None:
         """A pidfd of the monitor, if the process with its pid is still the same one."""
