@@ -1,10 +1,12 @@
 #include "cgroup.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -31,8 +33,8 @@ static int write_file(int dir, const char *name, const char *value)
     return written < 0 ? -1 : 0;
 }
 
-/* The file's beginning as a string; empty when there is none. */
-static void read_file(int dir, const char *name, char text[FILE_SIZE])
+/* The file's beginning as a string; false and empty when there is none. */
+static bool read_file(int dir, const char *name, char text[FILE_SIZE])
 {
     size_t length = 0;
     int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
@@ -43,6 +45,7 @@ static void read_file(int dir, const char *name, char text[FILE_SIZE])
         close(fd);
     }
     text[length] = '\0';
+    return fd >= 0;
 }
 
 static void set_limit(int dir, const char *limit)
@@ -129,34 +132,38 @@ void groups_settle(const struct groups *groups)
     }
 }
 
-/* The first number of the text, or the one behind the word, in place. NULL when there is none. */
-static char *find_number(char *text, const char *key)
+/* The first number of the text, or the sum of those behind the word: a file may have a line for each device, or none yet.
+ * The text is taken apart. False when it has no first number. */
+static bool add_numbers(char *text, const char *key, uint64_t *sum)
 {
-    char *rest, *word = strtok_r(text, " \t\n", &rest);
-    while (key && word && strcmp(word, key) != 0)
-        word = strtok_r(NULL, " \t\n", &rest);
-    if (key && word)
-        word = strtok_r(NULL, " \t\n", &rest);
-    for (; word; word = key ? NULL : strtok_r(NULL, " \t\n", &rest))
-        if (word[strspn(word, "0123456789")] == '\0')
-            return word;
-    return NULL;
+    static const char separators[] = " =\t\n";
+    bool wanted = !key;
+    char *rest;
+    *sum = 0;
+    for (char *word = strtok_r(text, separators, &rest); word; word = strtok_r(NULL, separators, &rest)) {
+        if (wanted && word[strspn(word, "0123456789")] == '\0') {
+            *sum += strtoull(word, NULL, 10);
+            if (!key)
+                return true;
+        }
+        wanted = !key || strcmp(word, key) == 0;
+    }
+    return key;
 }
 
 static size_t read_stat(int dir, const char *stat, char *lines, size_t length, size_t size)
 {
     char file[256], text[FILE_SIZE];
+    uint64_t number;
     size_t name = strcspn(stat, "=");
     const char *key = strchr(stat + name + 1, ':');
     size_t end = strcspn(stat + name + 1, ":");
     memcpy(file, stat + name + 1, end); /* spec.c let no longer name through */
     file[end] = '\0';
 
-    read_file(dir, file, text);
-    const char *number = find_number(text, key ? key + 1 : NULL);
-    if (!number)
+    if (!read_file(dir, file, text) || !add_numbers(text, key ? key + 1 : NULL, &number))
         return length;
-    int added = snprintf(lines + length, size - length, "stat.%.*s=%s\n", (int)name, stat, number);
+    int added = snprintf(lines + length, size - length, "stat.%.*s=%" PRIu64 "\n", (int)name, stat, number);
     return added > 0 && (size_t)added < size - length ? length + (size_t)added : length;
 }
 
@@ -166,6 +173,41 @@ size_t groups_stat(const struct groups *groups, char *lines, size_t length, size
         for (size_t j = 0; j < groups->group[i].stat.count; j++)
             length = read_stat(groups->dir[i], groups->group[i].stat.at[j], lines, length, size);
     return length;
+}
+
+static int find_oom(const struct groups *groups)
+{
+    for (size_t i = 0; i < groups->made; i++)
+        if (groups->group[i].oom)
+            return (int)i;
+    return -1;
+}
+
+int groups_watch_oom(const struct groups *groups)
+{
+    char order[32];
+    int i = find_oom(groups);
+    if (i < 0)
+        return -1;
+    int event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int file = openat(groups->dir[i], groups->group[i].oom, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (event < 0 || file < 0)
+        die(STAGE_CGROUP, "open %s", groups->group[i].oom);
+    snprintf(order, sizeof order, "%d %d", event, file);
+    if (write_file(groups->dir[i], "cgroup.event_control", order) < 0)
+        die(STAGE_CGROUP, "write cgroup.event_control");
+    close(file);
+    return event;
+}
+
+bool groups_oom_killed(const struct groups *groups)
+{
+    char text[FILE_SIZE];
+    uint64_t kills;
+    int i = find_oom(groups);
+    if (i < 0)
+        return false;
+    return read_file(groups->dir[i], groups->group[i].oom, text) && add_numbers(text, "oom_kill", &kills) && kills > 0;
 }
 
 /* A group whose last member has just died may be busy for a moment more: cgroups(7). */

@@ -21,6 +21,12 @@ int groups_v2(const struct groups *);
 /* Move the process into each v1 group; dies at STAGE_CGROUP. */
 void groups_enter(const struct groups *, pid_t);
 
+/* An eventfd that is readable once memory has run out in a v1 group, where the kernel kills one process only; -1 where
+ * there is no such group. Dies at STAGE_CGROUP. */
+int groups_watch_oom(const struct groups *);
+/* Whether the kernel has killed for want of memory in the group that groups_watch_oom watches. */
+bool groups_oom_killed(const struct groups *);
+
 /* Kill what has a file for it. */
 void groups_kill(const struct groups *);
 /* Wait until no group has a member, and kill what is left over. */

@@ -10,11 +10,13 @@
 #include <sys/wait.h>
 
 #include "kernel.h"
+#include "landlock.h"
 #include "namespaces.h"
 #include "privileges.h"
 #include "rootfs.h"
 
-enum { MONITOR = 3, OUTPUT = 4 }; /* the init's only descriptors beside 0, 1 and 2 */
+/* The init's only descriptors beside 0, 1 and 2: so many from IDMAPS on as there are writable paths. */
+enum { MONITOR = 3, OUTPUT = 4, IDMAPS = 5, KEPT_MAX = 2 + SPEC_WRITABLE_MAX };
 
 static void tell(const struct message *message)
 {
@@ -37,13 +39,20 @@ static void await_go(void)
 }
 
 /* Everything else that the monitor had open, its lock above all, is closed before anything can go wrong here. */
-static void keep_only(int monitor, int output)
+static void keep_only(int monitor, int output, const int idmaps[], size_t count)
 {
-    int kept_monitor = fcntl(monitor, F_DUPFD_CLOEXEC, OUTPUT + 1);
-    int kept_output = fcntl(output, F_DUPFD_CLOEXEC, OUTPUT + 1);
-    if (kept_monitor < 0 || kept_output < 0 || dup3(kept_monitor, MONITOR, O_CLOEXEC) < 0 ||
-        dup3(kept_output, OUTPUT, O_CLOEXEC) < 0 || kernel_close_range(OUTPUT + 1) < 0)
-        _exit(1); /* the monitor sees the socket close */
+    int kept[KEPT_MAX] = {monitor, output};
+    memcpy(kept + 2, idmaps, count * sizeof *idmaps);
+    count += 2;
+    /* Out of the way first, or one would be overwritten before its turn. */
+    for (size_t i = 0; i < count; i++)
+        if ((kept[i] = fcntl(kept[i], F_DUPFD_CLOEXEC, MONITOR + KEPT_MAX)) < 0)
+            _exit(1); /* the monitor sees the socket close */
+    for (size_t i = 0; i < count; i++)
+        if (dup3(kept[i], MONITOR + (int)i, O_CLOEXEC) < 0)
+            _exit(1);
+    if (kernel_close_range(MONITOR + (unsigned)count) < 0)
+        _exit(1);
 }
 
 /* The monitor's own 0, 1 and 2 lead to the host's /dev. */
@@ -180,22 +189,23 @@ static _Noreturn void forward_and_reap(pid_t command, const sigset_t *signals)
             reap(command);
 }
 
-void init_run(const struct spec *spec, int monitor, int output)
+void init_run(const struct spec *spec, int monitor, int output, const int idmaps[])
 {
     sigset_t signals;
-    keep_only(monitor, output);
+    keep_only(monitor, output, idmaps, spec->rw.count);
     die_through(tell_failure, NULL);
     block_signals(&signals);
 
-    enter_rootfs(spec);
+    enter_rootfs(spec, IDMAPS);
     use_own_null();
     await_go(); /* in all groups */
     name_host(spec->hostname);
     enter_user_namespace();
     tell(&(struct message){.kind = MESSAGE_UNMAPPED});
     await_go(); /* ids are mapped */
-    drop_privileges();
+    drop_privileges(spec->open_files);
     die_with_monitor();
+    confine_to_writable(spec);
     filter_system_calls();
 
     forward_and_reap(start_command(spec), &signals);

@@ -17,7 +17,8 @@ struct message {
     struct failure failure;
 };
 
-/* Runs the job, in the new namespaces, from the job's directory. The socket to the monitor, the output's write end. */
-_Noreturn void init_run(const struct spec *, int monitor, int output);
+/* Runs the job, in the new namespaces, from the job's directory. The socket to the monitor, the output's write end, and for
+ * each writable path the user namespace that maps its owner. */
+_Noreturn void init_run(const struct spec *, int monitor, int output, const int idmaps[]);
 
 #endif

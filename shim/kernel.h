@@ -71,7 +71,21 @@
 #define RESOLVE_NO_MAGICLINKS 0x02
 #define RESOLVE_IN_ROOT 0x10
 #endif
-enum { JOBLET_FSCONFIG_SET_STRING = 1, JOBLET_FSCONFIG_CMD_CREATE = 6 };
+#ifndef MOUNT_ATTR_IDMAP
+#define MOUNT_ATTR_IDMAP 0x00100000
+#endif
+#ifndef RESOLVE_NO_SYMLINKS
+#define RESOLVE_NO_SYMLINKS 0x04
+#endif
+#ifndef LOOP_CTL_GET_FREE
+#define LOOP_CTL_GET_FREE 0x4C82
+#define LO_FLAGS_AUTOCLEAR 4
+#define LO_FLAGS_DIRECT_IO 16
+#endif
+#ifndef LOOP_CONFIGURE
+#define LOOP_CONFIGURE 0x4C0A
+#endif
+enum { JOBLET_FSCONFIG_SET_FLAG = 0, JOBLET_FSCONFIG_SET_STRING = 1, JOBLET_FSCONFIG_CMD_CREATE = 6 };
 
 struct kernel_clone_args {
     uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup;
@@ -84,6 +98,27 @@ struct kernel_mount_attr {
 struct kernel_open_how {
     uint64_t flags, mode, resolve;
 };
+
+/* struct loop_config with its struct loop_info64 */
+struct kernel_loop_config {
+    uint32_t fd, block_size;
+    struct {
+        uint64_t lo_device, lo_inode, lo_rdevice, lo_offset, lo_sizelimit;
+        uint32_t lo_number, lo_encrypt_type, lo_encrypt_key_size, lo_flags;
+        uint8_t lo_file_name[64], lo_crypt_name[64], lo_encrypt_key[32];
+        uint64_t lo_init[2];
+    } info;
+    uint64_t reserved[8];
+};
+
+struct kernel_landlock_ruleset {
+    uint64_t handled_access_fs, handled_access_net, scoped;
+};
+
+struct kernel_landlock_path {
+    uint64_t allowed_access;
+    int32_t parent_fd;
+} __attribute__((packed));
 
 struct kernel_cap_header {
     uint32_t version;
@@ -148,6 +183,28 @@ static inline int kernel_mount_setattr(int dir, unsigned flags, uint64_t set)
 {
     struct kernel_mount_attr attributes = {.attr_set = set};
     return (int)syscall(442, dir, "", flags | AT_EMPTY_PATH, &attributes, sizeof attributes);
+}
+
+static inline int kernel_mount_idmap(int dir, int user_namespace)
+{
+    struct kernel_mount_attr attributes = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)user_namespace};
+    return (int)syscall(442, dir, "", AT_EMPTY_PATH, &attributes, sizeof attributes);
+}
+
+static inline int kernel_landlock_create_ruleset(const struct kernel_landlock_ruleset *attributes, size_t size,
+                                                 unsigned flags)
+{
+    return (int)syscall(444, attributes, size, flags);
+}
+
+static inline int kernel_landlock_add_rule(int ruleset, unsigned type, const void *rule)
+{
+    return (int)syscall(445, ruleset, type, rule, 0);
+}
+
+static inline int kernel_landlock_restrict_self(int ruleset)
+{
+    return (int)syscall(446, ruleset, 0);
 }
 
 #endif

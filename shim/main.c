@@ -33,7 +33,7 @@ static void check_lock(void)
 
 int main(int argc, char **argv)
 {
-    static struct monitor monitor = {.log.fd = -1, .signals = -1, .output = -1, .pidfd = -1, .socket = -1};
+    static struct monitor monitor = {.log.fd = -1, .signals = -1, .output = -1, .pidfd = -1, .oom = -1, .socket = -1};
 
     check_descriptors(argc);
     die_through(monitor_fail, &monitor);
@@ -43,7 +43,7 @@ int main(int argc, char **argv)
     log_open(&monitor.log, FD_DIR);
     record_reserve(FD_DIR);
     spec_read(&monitor.spec, FD_SPEC, argv[1]);
-    groups_make(&monitor.groups, &monitor.spec);
+    monitor_groups(&monitor);
     monitor_launch(&monitor);
     monitor_watch(&monitor);
     monitor_conclude(&monitor);

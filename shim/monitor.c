@@ -1,6 +1,7 @@
 #include "monitor.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -25,6 +26,7 @@ enum {
     FLOWING_READS = 2,     /* so many in quick succession are a flow */
     NAP_MS = 1,
     IDLE_MS = 1000, /* after this the buffer's memory is given back */
+    OOM_LOOKS = 200, /* at the count of kills after an event, one a NAP_MS */
 };
 
 void monitor_signals(struct monitor *monitor)
@@ -41,6 +43,25 @@ void monitor_signals(struct monitor *monitor)
     monitor->signals = signalfd(-1, &taken, SFD_CLOEXEC | SFD_NONBLOCK);
     if (monitor->signals < 0)
         die(STAGE_LOG, "signalfd");
+}
+
+void monitor_groups(struct monitor *monitor)
+{
+    monitor->log.limit = monitor->spec.log_limit;
+    groups_make(&monitor->groups, &monitor->spec);
+    monitor->oom = groups_watch_oom(&monitor->groups);
+}
+
+static int64_t monotonic_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+static int64_t monotonic_ms(void)
+{
+    return monotonic_us() / 1000;
 }
 
 static void let_go_on(struct monitor *monitor)
@@ -100,9 +121,15 @@ void monitor_launch(struct monitor *monitor)
     if (fchdir(FD_DIR) < 0)
         die(STAGE_ROOTFS, "fchdir");
 
+    int idmaps[SPEC_WRITABLE_MAX];
+    for (size_t i = 0; i < monitor->spec.rw.count; i++)
+        idmaps[i] = make_idmap(monitor->spec.rw.at[i], monitor->spec.uid_base);
+
     monitor->init = clone_init(groups_v2(&monitor->groups), &monitor->pidfd);
     if (monitor->init == 0)
-        init_run(&monitor->spec, sockets[1], output[1]);
+        init_run(&monitor->spec, sockets[1], output[1], idmaps);
+    for (size_t i = 0; i < monitor->spec.rw.count; i++)
+        close(idmaps[i]);
     close(sockets[1]);
     close(output[1]);
     monitor->socket = sockets[0];
@@ -116,16 +143,10 @@ void monitor_launch(struct monitor *monitor)
     await(monitor, MESSAGE_STARTED);
 
     monitor->outcome.started_at = now_ns();
+    monitor->began = monotonic_us();
     record_started(FD_DIR, monitor->init, monitor->outcome.started_at);
     report_started(FD_REPORT, monitor->init);
     close(FD_REPORT);
-}
-
-static int64_t monotonic_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 /* The loop's state. */
@@ -133,6 +154,7 @@ struct watch {
     int64_t drained_at;  /* when the last output came */
     int64_t deadline;    /* when a graceful stop becomes a kill; 0: no stop */
     int reads;           /* in quick succession */
+    int oom_looks;       /* left at the kernel's count of what it killed for want of memory */
     bool napping, dirty; /* letting output gather; buffer has memory to give back */
 };
 
@@ -141,6 +163,24 @@ static void kill_job(struct monitor *monitor)
     monitor->outcome.stop = "kill";
     kernel_pidfd_send_signal(monitor->pidfd, SIGKILL);
     groups_kill(&monitor->groups);
+}
+
+/* The whole job ends, as with memory.oom.group on v2. The event comes before the kernel has killed and counted; should
+ * it have found memory after all, the job goes on. */
+static void end_out_of_memory(struct monitor *monitor, struct watch *watch)
+{
+    watch->oom_looks--;
+    if (!groups_oom_killed(&monitor->groups))
+        return;
+    watch->oom_looks = 0;
+    kernel_pidfd_send_signal(monitor->pidfd, SIGKILL);
+}
+
+static void take_oom(struct monitor *monitor, struct watch *watch)
+{
+    uint64_t events;
+    if (read(monitor->oom, &events, sizeof events) == sizeof events)
+        watch->oom_looks = OOM_LOOKS;
 }
 
 static void take_signals(struct monitor *monitor, struct watch *watch)
@@ -178,7 +218,7 @@ static void drain(struct monitor *monitor, struct watch *watch)
 
 static int choose_timeout(const struct monitor *monitor, const struct watch *watch)
 {
-    int64_t timeout = watch->napping ? NAP_MS : watch->dirty ? IDLE_MS : -1;
+    int64_t timeout = watch->napping || watch->oom_looks ? NAP_MS : watch->dirty ? IDLE_MS : -1;
     if (watch->deadline && strcmp(monitor->outcome.stop, "term") == 0) {
         int64_t left = watch->deadline - monotonic_ms();
         if (timeout < 0 || left < timeout)
@@ -195,21 +235,26 @@ static bool is_grace_over(const struct monitor *monitor, const struct watch *wat
 void monitor_watch(struct monitor *monitor)
 {
     struct watch watch = {0};
-    enum { OUTPUT, INIT, SIGNALS, COUNT };
+    enum { OUTPUT, INIT, SIGNALS, OOM, COUNT };
     for (;;) {
         struct pollfd events[COUNT] = {
             [OUTPUT] = {.fd = watch.napping ? -1 : monitor->output, .events = POLLIN},
             [INIT] = {.fd = monitor->pidfd, .events = POLLIN},
             [SIGNALS] = {.fd = monitor->signals, .events = POLLIN},
+            [OOM] = {.fd = monitor->oom, .events = POLLIN},
         };
         int ready = poll(events, COUNT, choose_timeout(monitor, &watch));
-        if (ready == 0 && !watch.napping && watch.dirty) {
+        if (ready == 0 && !watch.napping && !watch.oom_looks && watch.dirty) {
             madvise(monitor->buffer, BUFFER_SIZE, MADV_DONTNEED);
             watch.dirty = false;
         }
         watch.napping = false;
         if (events[SIGNALS].revents)
             take_signals(monitor, &watch);
+        if (events[OOM].revents)
+            take_oom(monitor, &watch);
+        if (watch.oom_looks)
+            end_out_of_memory(monitor, &watch);
         if (is_grace_over(monitor, &watch))
             kill_job(monitor);
         if (events[INIT].revents)
@@ -253,10 +298,13 @@ static void drain_rest(struct monitor *monitor)
 static void write_end(struct monitor *monitor)
 {
     struct outcome *outcome = &monitor->outcome;
-    char stats[STATS_SIZE];
+    char stats[STATS_SIZE] = "";
+    size_t length = 0;
     outcome->ended_at = now_ns();
+    if (outcome->kind != OUTCOME_FAILED)
+        length = (size_t)snprintf(stats, sizeof stats, "stat.wall_usec=%" PRId64 "\n", monotonic_us() - monitor->began);
     groups_settle(&monitor->groups);
-    stats[groups_stat(&monitor->groups, stats, 0, sizeof stats)] = '\0';
+    stats[groups_stat(&monitor->groups, stats, length, sizeof stats)] = '\0';
     groups_remove(&monitor->groups);
     outcome->log_bytes = log_finish(&monitor->log);
     outcome->log_lost = monitor->log.lost;

@@ -22,12 +22,16 @@ struct monitor {
     char *buffer; /* between the two */
     pid_t init;
     int pidfd;  /* of the init */
+    int oom;    /* eventfd of a v1 group that ran out of memory, -1 where the kernel ends the whole group itself */
     int socket; /* to the init */
+    int64_t began; /* CLOCK_MONOTONIC in microseconds, when the command was exec'd */
     struct outcome outcome;
 };
 
 /* As PROTOCOL.md's "Signals to the monitor": dies at STAGE_LOG. */
 void monitor_signals(struct monitor *);
+/* The job's groups, with their limits; dies at STAGE_CGROUP. */
+void monitor_groups(struct monitor *);
 /* From clone3 to the command's execve; dies at the stage that failed. */
 void monitor_launch(struct monitor *);
 /* Until the init has died. */

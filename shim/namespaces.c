@@ -1,9 +1,13 @@
 #include "namespaces.h"
 
+#include <errno.h>
 #include <grp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "die.h"
 #include "kernel.h"
@@ -42,26 +46,74 @@ void enter_user_namespace(void)
         die(STAGE_NAMESPACE, "unshare CLONE_NEWUSER");
 }
 
-static void write_map(int process, const char *name, const char *map)
+/* The number cannot belong to another process: it is our child and we have not waited for it. */
+static int open_process(pid_t pid)
 {
+    char path[32];
+    snprintf(path, sizeof path, "/proc/%d", (int)pid);
+    int process = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (process < 0)
+        die(STAGE_NAMESPACE, "open %s", path);
+    return process;
+}
+
+static void write_map(int process, const char *name, uint32_t inside, uint32_t outside, uint32_t count)
+{
+    char map[48];
+    int length = snprintf(map, sizeof map, "%u %u %u\n", inside, outside, count);
     int fd = openat(process, name, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
         die(STAGE_NAMESPACE, "open %s", name);
-    if (write(fd, map, strlen(map)) < 0)
+    if (write(fd, map, (size_t)length) < 0)
         die(STAGE_NAMESPACE, "write %s", name);
     close(fd);
 }
 
-/* The number cannot belong to another process: it is our child and we have not waited for it. */
 void map_ids(pid_t pid, uint32_t base, uint32_t count)
 {
-    char path[32], map[48];
-    snprintf(path, sizeof path, "/proc/%d", (int)pid);
-    snprintf(map, sizeof map, "0 %u %u\n", base, count);
-    int process = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (process < 0)
-        die(STAGE_NAMESPACE, "open %s", path);
-    write_map(process, "uid_map", map);
-    write_map(process, "gid_map", map);
+    int process = open_process(pid);
+    write_map(process, "uid_map", 0, base, count);
+    write_map(process, "gid_map", 0, base, count);
     close(process);
+}
+
+/* A process that does nothing, in a user namespace of its own, until it is killed or its parent dies. */
+static pid_t clone_idle(void)
+{
+    pid_t parent = getpid();
+    struct kernel_clone_args args = {.flags = CLONE_NEWUSER, .exit_signal = SIGCHLD};
+    pid_t pid = kernel_clone3(&args);
+    if (pid < 0)
+        die(STAGE_NAMESPACE, "clone3 CLONE_NEWUSER");
+    if (pid > 0)
+        return pid;
+    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    while (getppid() == parent)
+        pause();
+    _exit(0);
+}
+
+int make_idmap(const char *path, uint32_t base)
+{
+    struct stat what;
+    struct kernel_open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_NO_SYMLINKS};
+    int place = kernel_openat2(AT_FDCWD, path, &how);
+    if (place < 0 || fstat(place, &what) < 0)
+        die(STAGE_ROOTFS, "open %s", path);
+    close(place);
+    errno = EPERM;
+    if (what.st_uid == 0)
+        die(STAGE_ROOTFS, "root owns %s", path);
+
+    pid_t idle = clone_idle();
+    int process = open_process(idle);
+    write_map(process, "uid_map", what.st_uid, base, 1);
+    write_map(process, "gid_map", what.st_gid, base, 1);
+    int namespace = openat(process, "ns/user", O_RDONLY | O_CLOEXEC);
+    if (namespace < 0)
+        die(STAGE_NAMESPACE, "open ns/user");
+    close(process);
+    kill(idle, SIGKILL); /* our child, not waited for yet */
+    RETRY(waitpid(idle, NULL, 0));
+    return namespace;
 }

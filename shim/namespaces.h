@@ -13,6 +13,9 @@ pid_t clone_init(int group, int *pidfd);
 void name_host(const char *hostname);
 /* In the init: the job's user namespace, without any id until the monitor has mapped them. */
 void enter_user_namespace(void);
+/* In the monitor: a user namespace for mounts on which owner and group of the path are root of the job, and nobody else is
+ * anybody: mount_setattr(2), "ID-mapped mounts". What root owns is never made writable. Dies at STAGE_ROOTFS. */
+int make_idmap(const char *path, uint32_t base);
 /* In the monitor: inside's 0.. is the host's base.., for users and groups. */
 void map_ids(pid_t, uint32_t base, uint32_t count);
 

@@ -50,16 +50,21 @@ static void drop_capabilities(void)
     check(syscall(SYS_capset, &header, none), "capset");
 }
 
-static void limit_resources(void)
+/* Of a core 1, not 0: a handler that core_pattern pipes to is started for 0 all the same, as root of the host and fed by
+ * the job; only 1, the kernel's own mark for such handlers, stops it: core(5), do_coredump(). The filter keeps it so. */
+static void limit_resources(uint32_t open_files)
 {
-    check(setrlimit(RLIMIT_CORE, &(struct rlimit){0}), "setrlimit RLIMIT_CORE");
+    check(setrlimit(RLIMIT_CORE, &(struct rlimit){1, 1}), "setrlimit RLIMIT_CORE");
+    check(setrlimit(RLIMIT_NOFILE, &(struct rlimit){open_files, open_files}), "setrlimit RLIMIT_NOFILE");
+    check(setrlimit(RLIMIT_RTPRIO, &(struct rlimit){0, 0}), "setrlimit RLIMIT_RTPRIO");
+    check(setrlimit(RLIMIT_NICE, &(struct rlimit){0, 0}), "setrlimit RLIMIT_NICE");
     umask(022);
 }
 
-void drop_privileges(void)
+void drop_privileges(uint32_t open_files)
 {
+    limit_resources(open_files); /* while a limit that the server itself has may still be raised: setrlimit(2) */
     become_root_of_the_job();
-    limit_resources();
     drop_capabilities();
     check(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl PR_SET_NO_NEW_PRIVS");
     /* The init has the job's user id, and the spec in its memory; execve makes the command dumpable again: ptrace(2). */

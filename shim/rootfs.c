@@ -8,6 +8,7 @@
 #include <sys/sysmacros.h>
 
 #include "die.h"
+#include "disk.h"
 #include "kernel.h"
 
 /* Everything here goes through descriptors: of a detached mount, or of a place inside the new root that was looked up
@@ -150,6 +151,21 @@ static void show(int root, const char *path)
     close(source);
 }
 
+/* The path of a directory that a job may write to can be anything by now: no link of it is followed. */
+static void show_writable(int root, const char *path, int idmap)
+{
+    struct stat what;
+    struct kernel_open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_NO_SYMLINKS};
+    int source = check(kernel_openat2(AT_FDCWD, path, &how), "open", path);
+    check(fstat(source, &what), "stat", path);
+    int mount = clone_mount(source, 0, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, path);
+    check(kernel_mount_idmap(mount, idmap), "mount_setattr MOUNT_ATTR_IDMAP", path);
+    attach(mount, S_ISDIR(what.st_mode) ? make_dir(root, path) : make_file(root, path), path);
+    close(mount);
+    close(source);
+    close(idmap);
+}
+
 static void mount_scratch(int root, const char *path, const struct spec *spec)
 {
     char options[128];
@@ -162,12 +178,12 @@ static void mount_scratch(int root, const char *path, const struct spec *spec)
     close(mount);
 }
 
-/* Each procfs is an instance of its own since Linux 5.8, with its own options: proc(5). It has the processes and nothing
- * of the files that tell about the host or change it. */
+/* Each procfs is an instance of its own since Linux 5.8, with its own options: proc(5). It has the job's own processes, not
+ * the init, and nothing of the files that tell about the host or change it. */
 static void mount_proc(int root)
 {
     int mount = new_mount("proc", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC,
-                          "subset=pid");
+                          "subset=pid,hidepid=invisible");
     attach(mount, make_dir(root, "/proc"), "/proc");
     close(mount);
 }
@@ -220,12 +236,17 @@ static void mount_dev(int root, const struct spec *spec)
 }
 
 /* The working directory of the init is the job's directory, in the init's own mount namespace. */
-static int mount_work(int root, const char *path)
+static int mount_work(int root, const struct spec *spec)
 {
-    int source = check(open("work", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), "open", "work");
-    int work = clone_mount(source, 0, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, "work");
-    attach(work, make_dir(root, path), path);
-    close(source);
+    int work;
+    if (spec->disk) {
+        work = mount_disk(spec->uid_base);
+    } else {
+        int source = check(open("work", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), "open", "work");
+        work = clone_mount(source, 0, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, "work");
+        close(source);
+    }
+    attach(work, make_dir(root, spec->work), spec->work);
     return work;
 }
 
@@ -275,7 +296,7 @@ static void pivot(int root, int work)
     check(fchdir(work), "fchdir", "work");
 }
 
-void enter_rootfs(const struct spec *spec)
+void enter_rootfs(const struct spec *spec, int idmap)
 {
     umask(0); /* modes are meant as they stand here */
     check(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), "mount private", "/");
@@ -289,10 +310,12 @@ void enter_rootfs(const struct spec *spec)
     mount_scratch(root, "/tmp", spec);
     for (size_t i = 0; i < spec->ro.count; i++)
         show(root, spec->ro.at[i]);
+    for (size_t i = 0; i < spec->rw.count; i++)
+        show_writable(root, spec->rw.at[i], idmap + (int)i);
     int covers = make_covers(root);
     mount_proc(root);
     mount_dev(root, spec);
-    int work = mount_work(root, spec->work);
+    int work = mount_work(root, spec);
     for (size_t i = 0; i < spec->mask.count; i++)
         mask(root, covers, spec->mask.at[i]);
     check(kernel_mount_setattr(root, 0, MOUNT_ATTR_RDONLY), "mount_setattr", "/");

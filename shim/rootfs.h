@@ -5,7 +5,8 @@
 #include "spec.h"
 
 /* In the init, whose working directory is the job's directory: builds the job's root and goes there, to its work
- * directory. Nothing of the old root is reachable then, except through descriptors that are still open. */
-void enter_rootfs(const struct spec *);
+ * directory. Nothing of the old root is reachable then, except through descriptors that are still open. The descriptors
+ * from `idmap` on are the user namespaces of the writable paths; they are closed. */
+void enter_rootfs(const struct spec *, int idmap);
 
 #endif

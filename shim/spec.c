@@ -12,8 +12,8 @@
 
 enum { HOSTNAME_MAX = 64, ID_MAX = 20, PATH_BYTES_MAX = 4095 };
 
-enum key { VERSION, ID, HOSTNAME, UID_BASE, ID_COUNT, GRACE_MS, TMP_BYTES, WORK, RO, MASK, CGROUP2, CGROUP, SET, KILL,
-           STAT, ENV, ARG, END, KEYS };
+enum key { VERSION, ID, HOSTNAME, UID_BASE, ID_COUNT, GRACE_MS, OPEN_FILES, TMP_BYTES, LOG_LIMIT, WORK, DISK, RO, RW, MASK,
+           CGROUP2, CGROUP, SET, KILL, OOM, STAT, ENV, ARG, END, KEYS };
 
 /* MANY keys may come any number of times, ONCE keys exactly once, MAYBE keys at most once. */
 static const struct {
@@ -23,12 +23,15 @@ static const struct {
     [VERSION] = {"version", ONCE},   [ID] = {"id", ONCE},
     [HOSTNAME] = {"hostname", ONCE}, [UID_BASE] = {"uid_base", ONCE},
     [ID_COUNT] = {"id_count", ONCE}, [GRACE_MS] = {"grace_ms", ONCE},
-    [TMP_BYTES] = {"tmp_bytes", ONCE}, [WORK] = {"work", ONCE},
-    [RO] = {"ro", MANY},             [MASK] = {"mask", MANY},
+    [OPEN_FILES] = {"open_files", ONCE}, [TMP_BYTES] = {"tmp_bytes", ONCE},
+    [LOG_LIMIT] = {"log_limit", MAYBE}, [WORK] = {"work", ONCE},
+    [DISK] = {"disk", MAYBE},        [RO] = {"ro", MANY},
+    [RW] = {"rw", MANY},             [MASK] = {"mask", MANY},
     [CGROUP2] = {"cgroup2", MAYBE},  [CGROUP] = {"cgroup", MANY},
     [SET] = {"set", MANY},           [KILL] = {"kill", MAYBE},
-    [STAT] = {"stat", MANY},         [ENV] = {"env", MANY},
-    [ARG] = {"arg", MANY},           [END] = {"end", ONCE},
+    [OOM] = {"oom", MAYBE},          [STAT] = {"stat", MANY},
+    [ENV] = {"env", MANY},           [ARG] = {"arg", MANY},
+    [END] = {"end", ONCE},
 };
 
 /* What is known while reading: lists in which the groups' slices live, and which keys have come. */
@@ -132,10 +135,10 @@ static bool read_group_entry(struct reader *reader, enum key key, char *value)
         return refuse(reader, "no group to belong to");
     struct group *group = &reader->spec->group[reader->spec->groups - 1];
 
-    if (key == KILL) {
+    if (key == KILL || key == OOM) {
         if (!is_file_name(value, strlen(value)))
             return refuse(reader, "not a file name");
-        group->kill = value;
+        *(key == KILL ? &group->kill : &group->oom) = value;
         return true;
     }
     size_t before = strcspn(value, "=");
@@ -164,10 +167,12 @@ static bool read_path_entry(struct reader *reader, enum key key, char *value)
     /* What the job has of its own is not to be covered. */
     if (is_at_or_below(value, "/proc") || is_at_or_below(value, "/dev") || strcmp(value, "/tmp") == 0)
         return refuse(reader, "the job has a private one of this path");
-    if (key == RO)
-        append(&spec->ro, value);
-    else
+    if (key == WORK)
         spec->work = value;
+    else if (key == RW && spec->rw.count == SPEC_WRITABLE_MAX)
+        return refuse(reader, "too many writable paths");
+    else
+        append(key == RO ? &spec->ro : &spec->rw, value);
     return true;
 }
 
@@ -177,7 +182,7 @@ static bool read_entry(struct reader *reader, enum key key, char *value)
     bool fine = true;
     switch (key) {
     case VERSION:
-        return strcmp(value, "1") == 0 || refuse(reader, "not a version that this shim speaks");
+        return strcmp(value, "2") == 0 || refuse(reader, "not a version that this shim speaks");
     case ID:
         spec->id = value;
         return is_digits(value, ID_MAX) || refuse(reader, "not an id");
@@ -193,11 +198,21 @@ static bool read_entry(struct reader *reader, enum key key, char *value)
     case GRACE_MS:
         fine = read_number32(value, 0, INT32_MAX, &spec->grace_ms);
         break;
+    case OPEN_FILES:
+        fine = read_number32(value, 1, INT32_MAX, &spec->open_files);
+        break;
+    case LOG_LIMIT:
+        fine = read_number(value, 0, INT64_MAX, &spec->log_limit);
+        break;
+    case DISK:
+        spec->disk = true;
+        return !*value || refuse(reader, "disk has a value");
     case TMP_BYTES: /* size=0 is no limit at all: tmpfs(5) */
         fine = read_number(value, 1, INT64_MAX, &spec->tmp_bytes);
         break;
     case WORK:
     case RO:
+    case RW:
     case MASK:
         return read_path_entry(reader, key, value);
     case CGROUP2:
@@ -205,6 +220,7 @@ static bool read_entry(struct reader *reader, enum key key, char *value)
         return open_group(reader, value, key == CGROUP2);
     case SET:
     case KILL:
+    case OOM:
     case STAT:
         return read_group_entry(reader, key, value);
     case ENV:
@@ -270,8 +286,8 @@ static size_t count_entries(const char *text, size_t length)
 /* Every list gets room for every entry and a NULL: memory that is not touched costs nothing. */
 static bool allot(struct reader *reader, size_t entries)
 {
-    struct strings *lists[] = {&reader->spec->ro,  &reader->spec->mask, &reader->spec->env,
-                               &reader->spec->arg, &reader->set,        &reader->stat};
+    struct strings *lists[] = {&reader->spec->ro,  &reader->spec->rw, &reader->spec->mask, &reader->spec->env,
+                               &reader->spec->arg, &reader->set,      &reader->stat};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         if (!(lists[i]->at = calloc(entries + 1, sizeof(char *))))
             return false;

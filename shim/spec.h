@@ -6,7 +6,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { SPEC_BYTES_MAX = 16 << 20, SPEC_ENTRIES_MAX = 1 << 18, SPEC_GROUPS_MAX = 16, SPEC_DETAIL_SIZE = 96 };
+enum {
+    SPEC_BYTES_MAX = 16 << 20,
+    SPEC_ENTRIES_MAX = 1 << 18,
+    SPEC_GROUPS_MAX = 16,
+    SPEC_WRITABLE_MAX = 32,
+    SPEC_DETAIL_SIZE = 96,
+};
 
 struct strings {
     char **at; /* the array ends with NULL only where execve(2) needs it: env and arg */
@@ -16,6 +22,7 @@ struct strings {
 struct group {
     const char *path;
     const char *kill;
+    const char *oom;     /* v1: the file whose event says that memory ran out */
     struct strings set;  /* FILE=VALUE */
     struct strings stat; /* NAME=FILE[:KEY] */
     bool v2;
@@ -23,9 +30,10 @@ struct group {
 
 struct spec {
     const char *id, *hostname, *work;
-    uint32_t uid_base, id_count, grace_ms;
-    uint64_t tmp_bytes;
-    struct strings ro, mask, env, arg;
+    uint32_t uid_base, id_count, grace_ms, open_files;
+    uint64_t tmp_bytes, log_limit; /* log_limit 0: as much as there is room for */
+    bool disk;          /* the work directory is a file system in `disk`, not `work/` */
+    struct strings ro, rw, mask, env, arg;
     struct group group[SPEC_GROUPS_MAX];
     size_t groups;
 };

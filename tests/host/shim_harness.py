@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import importlib.resources
 import importlib.util
@@ -36,12 +37,13 @@ def encode(entries: Iterable[tuple[str, str]]) -> bytes:
 def base_entries(job_id: str = "7", **changes: str) -> Entries:
     """A job with the host's programs, up to its environment; a change of None leaves the entry out."""
     entries = {
-        "version": "1",
+        "version": "2",
         "id": job_id,
         "hostname": "job-7",
         "uid_base": str(UID_BASE),
         "id_count": str(ID_COUNT),
         "grace_ms": "5000",
+        "open_files": "1024",
         "tmp_bytes": str(16 << 20),
         "work": "/work",
     }
@@ -66,6 +68,19 @@ def wait_readable(fd: int, timeout: float = TIMEOUT) -> None:
     poller.register(fd, select.POLLIN)
     if not poller.poll(timeout * 1000):
         raise TimeoutError
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Wait for what no event tells of."""
+    deadline = time.monotonic() + TIMEOUT
+    while not holds():
+        assert time.monotonic() < deadline, "it never came to hold"
+        time.sleep(0.002)
+
+
+def landlock_abi() -> int:
+    """Of this kernel; -1 where there is none: landlock_create_ruleset(2)."""
+    return int(ctypes.CDLL(None).syscall(444, None, 0, 1))
 
 
 @dataclass

@@ -19,16 +19,22 @@ def python(client: Stock, code: str, **limits: int) -> tuple[object, str]:
     return status, output.decode()
 
 
-def test_first_process_is_the_init(client: Stock) -> None:
-    _, output = client.finish("bash", "-c", "cat /proc/1/comm; echo $PPID")
-    assert output == b"joblet-shim\n1\n"
+def test_first_process_is_the_init(client: Stock, server: Server) -> None:
+    job = client.started("bash", "-c", "echo $PPID; sleep 100")
+    assert next(client.logs(job.id)) == b"1\n"
+    init = re.search(r"init=(\d+)", (server.state / "jobs" / job.id / "started").read_text())
+    assert init
+    status = Path(f"/proc/{init.group(1)}/status").read_text()
+    assert status.startswith("Name:\tjoblet-shim\n")
+    assert re.search(r"^NSpid:\t\d+\t1$", status, re.MULTILINE)
+    client.stop(job.id)
 
 
 def test_no_host_process_is_visible(client: Stock) -> None:
     code = "import os; print(*sorted(int(n) for n in os.listdir('/proc') if n.isdigit()), os.getpid())"
     _, output = python(client, code)
     *visible, own = [int(pid) for pid in output.split()]
-    assert visible == [1, own]
+    assert visible == [own]
 
 
 def test_host_tmp_is_absent(client: Stock, tmp_path: Path) -> None:
@@ -152,7 +158,7 @@ def test_cpu_limit_is_kept(client: Stock) -> None:
 
 
 def test_fork_bomb_stays_inside_its_limit(make_server: Callable[..., Server], stock) -> None:
-    server = make_server(joblet={"maxProcesses": 50, "cleanupTimeout": "1s"}).start()
+    server = make_server(joblet={"defaultProcessLimit": 50, "cleanupTimeout": "1s"}).start()
     code = (
         "import os, time\n"
         "made = 0\n"

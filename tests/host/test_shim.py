@@ -72,6 +72,28 @@ def test_arguments_and_environment_arrive_exactly(launcher: Launcher) -> None:
     assert shim.log.decode() == f"{words} {expected}\n"
 
 
+@pytest.mark.parametrize("more", [0, 1, 5_000_000])
+def test_a_log_ends_at_its_limit_and_says_so(launcher: Launcher, more: int) -> None:
+    limit = 1_000_000
+    shim = launcher.run("head", "-c", str(limit + more), "/dev/zero", log_limit=str(limit))
+    notice = (
+        f"\njoblet: output beyond the limit of {limit} bytes is not kept\n"
+        f"\njoblet: {more} bytes of output lost here: log limit reached\n"
+    ).encode()
+    assert shim.record["code"] == "0"
+    assert shim.log == bytes(limit) + (notice if more else b"")
+    assert shim.record["log_bytes"] == str(len(shim.log))
+    assert shim.record.get("log_lost", "0") == str(more)
+
+
+def test_who_follows_a_log_learns_at_once_that_it_is_full(launcher: Launcher) -> None:
+    shim = launcher.start(job_entries("sh", "-c", "echo 123456789; echo more; sleep 1000", log_limit="10"))
+    shim.started()
+    shim.await_log(b"123456789\n\njoblet: output beyond the limit of 10 bytes is not kept\n")
+    shim.signal(signal.SIGUSR1)
+    assert shim.wait()["log_lost"] == "5"
+
+
 def test_output_keeps_the_order_of_both_streams(launcher: Launcher) -> None:
     code = "import os\nfor i in range(20000): os.write(1 + i % 2, b'%d\\n' % i)"
     assert launcher.run("python3", "-c", code).log == b"".join(b"%d\n" % i for i in range(20000))

@@ -24,6 +24,9 @@ class Group:
     stats: tuple[tuple[str, str], ...] = ()
     """(name, file or file:key), read when the job has ended"""
     kill: str = ""
+    """file into which `1` is written to kill the group"""
+    oom: str = ""
+    """file whose event says that memory has run out, where the kernel does not kill the group whole"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +34,10 @@ class View:
     """What of the host a job sees."""
 
     read_only: tuple[Path, ...]
+    writable: tuple[Path, ...]
     masked: tuple[Path, ...]
     tmp_bytes: int
+    """size of /tmp and, apart, of /dev/shm"""
 
 
 def encode(
@@ -41,6 +46,9 @@ def encode(
     uid_base: int,
     id_count: int,
     grace_ms: int,
+    open_files: int,
+    log_limit: int,
+    disk: bool,
     view: View,
     groups: Sequence[Group],
     argv: Sequence[str],
@@ -48,15 +56,19 @@ def encode(
     """The spec as the shim reads it."""
     hostname = f"job-{job_id}"
     pairs: list[tuple[str, str | int]] = [
-        ("version", 1),
+        ("version", 2),
         ("id", job_id),
         ("hostname", hostname),
         ("uid_base", uid_base),
         ("id_count", id_count),
         ("grace_ms", grace_ms),
+        ("open_files", open_files),
+        ("log_limit", log_limit),
         ("tmp_bytes", view.tmp_bytes),
         ("work", WORK),
+        *([("disk", "")] if disk else []),
         *(("ro", str(path)) for path in view.read_only),
+        *(("rw", str(path)) for path in view.writable),
         *(("mask", str(path)) for path in view.masked),
     ]
     for group in groups:
@@ -65,6 +77,8 @@ def encode(
         pairs += [("stat", f"{name}={source}") for name, source in group.stats]
         if group.kill:
             pairs.append(("kill", group.kill))
+        if group.oom:
+            pairs.append(("oom", group.oom))
     environment = {
         "PATH": PATH,
         "HOME": WORK,
