@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from joblet.clock import parse_duration
 from joblet.job import MAX_INT32
@@ -23,6 +23,24 @@ def _duration(value: object) -> float:
 
 
 Duration = Annotated[float, BeforeValidator(_duration)]
+
+_OWN = tuple(map(PurePosixPath, ("/proc", "/dev", "/sys", "/tmp", "/work")))
+"""what every job has of its own"""
+
+
+def _view_path(value: str) -> str:
+    path = PurePosixPath(value)
+    if not path.is_absolute() or path == PurePosixPath("/") or ".." in path.parts or "\0" in value:
+        raise ValueError("not an absolute path below /")
+    if str(path) != value:
+        raise ValueError(f"write {path}")
+    for own in _OWN:
+        if path.is_relative_to(own):
+            raise ValueError(f"every job has a {own} of its own")
+    return value
+
+
+ViewPath = Annotated[str, AfterValidator(_view_path)]
 
 
 class _Section(BaseModel):
@@ -41,10 +59,57 @@ class JobletSection(_Section):
     maxConcurrentJobs: int = Field(default=100, ge=1, le=4096)
     maxQueuedJobs: int = Field(default=1000, ge=0, le=1_000_000)
     """jobs that may wait for a slot; more are refused"""
-    maxProcesses: int = Field(default=1024, ge=2, le=4_194_304)
-    """processes and threads of one job"""
+    defaultProcessLimit: int = Field(default=1024, ge=2, le=4_194_304)
+    """processes and threads"""
+    defaultOpenFilesLimit: int = Field(default=65_536, ge=16, le=MAX_INT32)
+    """open files of a process"""
+    defaultDiskLimit: int = Field(default=0, ge=0, le=MAX_INT32)
+    """MB in the work directory, 0 is unlimited"""
+    maxLogSize: int = Field(default=0, ge=0, le=MAX_INT32)
+    """MB of output that a job's log keeps, 0 is unlimited"""
     jobTimeout: Duration = Field(default=3600.0, gt=0)
     cleanupTimeout: Duration = Field(default=5.0, gt=0, le=3600)
+
+
+class Ceilings(_Section):
+    """The most that a job may ask for; absent is what the host has."""
+
+    maxCPU: int | None = Field(default=None, ge=1, le=MAX_INT32)
+    maxMemory: int | None = Field(default=None, ge=1, le=MAX_INT32)
+    maxIOBPS: int | None = Field(default=None, ge=1, le=MAX_INT32)
+    maxProcesses: int | None = Field(default=None, ge=2, le=MAX_INT32)
+    maxOpenFiles: int | None = Field(default=None, ge=16, le=MAX_INT32)
+    maxDisk: int | None = Field(default=None, ge=1, le=MAX_INT32)
+
+
+class CeilingsSection(Ceilings):
+    """For every job, and lower ones for those of a role."""
+
+    roles: dict[Literal["admin"], Ceilings] = {}
+
+
+class IsolationSection(_Section):
+    """Who jobs are on this host, and what they see of it."""
+
+    idBase: int = Field(default=0x70000000, ge=65_536, le=MAX_INT32)
+    """first user and group id of the pool; the default is above what systemd gives to its containers"""
+    idRanges: int = Field(default=4096, ge=1, le=32_768)
+    """ranges of 65536 ids in the pool, one for each live job"""
+    readOnly: list[ViewPath] = []
+    """host paths that jobs see beside the system directories"""
+    writable: list[ViewPath] = Field(default=[], max_length=32)
+    """host paths where jobs may do what the path's owner may"""
+    masked: list[ViewPath] = []
+    """host paths hidden from jobs beside the host's secrets"""
+    tmpSize: int = Field(default=256, ge=1, le=MAX_INT32)
+    """MB in /tmp and, apart, in /dev/shm; in memory, within the job's memory limit"""
+
+    @model_validator(mode="after")
+    def _pool_ends_in_time(self) -> Self:
+        most = 2**31
+        if self.idBase + self.idRanges * 65_536 > most:
+            raise ValueError(f"idBase {self.idBase} and {self.idRanges} idRanges of 65536 ids end beyond {most}")
+        return self
 
 
 class GrpcSection(_Section):
@@ -85,6 +150,8 @@ class Config(_Section):
     """The whole file."""
 
     joblet: JobletSection = JobletSection()
+    ceilings: CeilingsSection = CeilingsSection()
+    isolation: IsolationSection = IsolationSection()
     grpc: GrpcSection = GrpcSection()
     server: ServerSection = ServerSection()
     security: SecuritySection = SecuritySection()

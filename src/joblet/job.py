@@ -70,6 +70,36 @@ class Limits:
     """MiB; swap does not add to it"""
     max_iobps: int
     """bytes per second of reading and, apart, of writing each block device; 0 is unlimited"""
+    max_processes: int = 0
+    """processes and threads"""
+    max_open_files: int = 0
+    """open files of each process"""
+    max_disk: int = 0
+    """MiB in the work directory; 0 is unlimited"""
+    cpu_cores: str = ""
+    """the cores it may run on, as `0-3,5`; empty is any"""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a job has used, by the kernel's own count. None: this kernel does not count it."""
+
+    wall_usec: int | None = None
+    """microseconds from exec to the end"""
+    cpu_usec: int | None = None
+    """microseconds of CPU time, of all its processes"""
+    throttled_usec: int | None = None
+    """microseconds it was kept from running by its CPU limit, summed over cores"""
+    memory_peak: int | None = None
+    """bytes, page cache included"""
+    io_read: int | None = None
+    """bytes from disks"""
+    io_write: int | None = None
+    """bytes to disks; on control groups v1 direct and synchronous writing only"""
+    processes_peak: int | None = None
+    """processes and threads at once, the job's init included"""
+    oom_kills: int | None = None
+    """processes killed for want of memory"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +123,8 @@ class Job:
     reason: str = ""
     stop_reason: str = ""
     """why it was asked to stop; set before it is signalled"""
+    receipt: Receipt | None = None
+    """None until its command has ended"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,18 +154,64 @@ def validate_command(command: str, args: Sequence[str]) -> None:
 
 
 def resolve_limits(asked: Limits, default: Limits, ceiling: Limits) -> Limits:
-    """Limits with 0 replaced by the default. Raise InvalidArgument for one below 0 or above its ceiling."""
+    """Limits with 0 replaced by the default, or by the ceiling where that is lower.
+
+    Raise InvalidArgument for one below 0 or above its ceiling. A ceiling of MAX_INT32 is none.
+    """
 
     def resolve(field: str, value: int, standard: int, most: int) -> int:
         if not 0 <= value <= most:
             raise InvalidArgument(f"job creation failed: {field} exceeds system limits ({value}, allowed 0 to {most})")
-        return value or standard
+        if value or most == MAX_INT32:
+            return value or standard
+        return min(standard or most, most)  # without a limit it would be above the ceiling
 
     return Limits(
         resolve("maxCPU", asked.max_cpu, default.max_cpu, ceiling.max_cpu),
         resolve("maxMemory", asked.max_memory, default.max_memory, ceiling.max_memory),
         resolve("maxIOBPS", asked.max_iobps, default.max_iobps, ceiling.max_iobps),
+        resolve("maxProcesses", asked.max_processes, default.max_processes, ceiling.max_processes),
+        resolve("maxOpenFiles", asked.max_open_files, default.max_open_files, ceiling.max_open_files),
+        resolve("maxDisk", asked.max_disk, default.max_disk, ceiling.max_disk),
+        resolve_cores(asked.cpu_cores, ceiling.cpu_cores),
     )
+
+
+def resolve_cores(asked: str, offered: str) -> str:
+    """The cores asked for, in the kernel's own form. Raise InvalidArgument unless they are among those offered."""
+    if not asked:
+        return ""
+    cores, there = parse_cores(asked), parse_cores(offered)
+    if not cores <= there:
+        raise InvalidArgument(f'job creation failed: cpuCores exceeds system limits ("{asked}", allowed {offered})')
+    return format_cores(cores)
+
+
+def parse_cores(text: str) -> frozenset[int]:
+    """The numbers of a list such as `0-3,5` (cpuset(7), "List format"). Raise InvalidArgument."""
+    cores: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not _is_core(first) or (dash and not (_is_core(last) and int(first) <= int(last))):
+            shown = text if len(text) <= 64 else text[:64] + "..."
+            raise InvalidArgument(f'invalid cpuCores: "{shown}" is not a list of cores (write for example "0-3,5")')
+        cores.update(range(int(first), int(last or first) + 1))
+    return frozenset(cores)
+
+
+def format_cores(cores: frozenset[int]) -> str:
+    """The shortest list that `parse_cores` reads back."""
+    parts: list[str] = []
+    for core in sorted(cores):
+        if core - 1 not in cores:
+            parts.append(str(core))
+        elif core + 1 not in cores:
+            parts[-1] += f"-{core}"
+    return ",".join(parts)
+
+
+def _is_core(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 4
 
 
 def conclude(*, code: int | None, killed_by: int | None, stopped: bool, stop_reason: str, oom_kills: int) -> Ending:

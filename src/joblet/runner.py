@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from joblet import clock
 from joblet.admission import Admission
 from joblet.errors import HostUnable, JobNotFound, JobNotRunning, ShuttingDown, StoreFailed
 from joblet.executor.base import Executor, Exit, LaunchFailed, Lost, Running
-from joblet.job import Ending, Job, Limits, State, conclude, resolve_limits, validate_command
+from joblet.job import Ending, Job, Limits, Receipt, State, conclude, resolve_limits, validate_command
 from joblet.log import fields
 from joblet.logs import LogHub
 from joblet.store import Store
@@ -35,6 +35,8 @@ class Policy:
     ceiling: Limits
     timeout: float
     """seconds a job may run"""
+    role_ceilings: Mapping[str, Limits] = field(default_factory=dict)
+    """of the roles that have lower ones"""
 
 
 @dataclass(eq=False, slots=True)
@@ -78,13 +80,14 @@ class Runner:
         else:
             self._host_error = None
 
-    async def submit(self, command: str, args: Sequence[str], asked: Limits, owner: str) -> Live:
-        """Accept a job. When this returns, it is on disk and will run.
+    async def submit(self, command: str, args: Sequence[str], asked: Limits, owner: str, role: str) -> Live:
+        """Accept a job of a client with that name and role. When this returns, it is on disk and will run.
 
         Raises InvalidArgument, QueueFull, HostUnable, StoreFailed or ShuttingDown, and then there is no job.
         """
         validate_command(command, args)
-        limits = resolve_limits(asked, self._policy.default, self._policy.ceiling)
+        ceiling = self._policy.role_ceilings.get(role, self._policy.ceiling)
+        limits = resolve_limits(asked, self._policy.default, ceiling)
         if self._closing:
             raise ShuttingDown
         if self._host_error is not None:
@@ -302,11 +305,11 @@ class Runner:
             killed_by=end.signal,
             stopped=end.stopped,
             stop_reason=live.stop_reason,
-            oom_kills=end.stats.get("oom_kill", 0),
+            oom_kills=end.receipt.oom_kills or 0,
         )
         if end.log_lost:
             log.warning("job output lost", extra=fields(jobId=live.job.id, bytes=end.log_lost))
-        await self._end(live, ending, end.ended_at)
+        await self._end(live, ending, end.ended_at, end.receipt)
 
     async def _conclude_launch(self, live: Live, error: LaunchFailed, ended_at: int) -> None:
         if live.stop_reason:
@@ -316,13 +319,14 @@ class Runner:
         if error.stage in _ISOLATION_STAGES:
             await self.probe()
 
-    async def _end(self, live: Live, ending: Ending, ended_at: int) -> None:
+    async def _end(self, live: Live, ending: Ending, ended_at: int, receipt: Receipt | None = None) -> None:
         job = live.job = await self._store.transition(
             live.job.id,
             ending.state,
             ended_at=ended_at,
             exit_code=ending.exit_code,
             reason=ending.reason,
+            receipt=receipt,
         )
         level = logging.ERROR if job.state is State.FAILED else logging.INFO
         took = clock.format_duration((ended_at - (job.exec_at or ended_at)) / 1e9)

@@ -30,11 +30,34 @@ def run(
     max_iobps: Annotated[
         int, typer.Option(metavar="INT", help="Max I/O bytes per second (default: 0=unlimited).", show_default=False)
     ] = 0,
+    cpu_cores: Annotated[
+        str, typer.Option(metavar="LIST", help="CPU cores to run on, such as 0-3,5 (default: any).", show_default=False)
+    ] = "",
+    max_processes: Annotated[
+        int, typer.Option(metavar="INT", help="Max processes and threads (default: from config).", show_default=False)
+    ] = 0,
+    max_open_files: Annotated[
+        int, typer.Option(metavar="INT", help="Max open files of a process (default: from config).", show_default=False)
+    ] = 0,
+    max_disk: Annotated[
+        int,
+        typer.Option(metavar="INT", help="Max MB in the work directory (default: from config).", show_default=False),
+    ] = 0,
 ) -> None:
     """Create and start a new job. Flags come before COMMAND; all that follows it is the command's."""
 
     async def call(client: Client) -> None:
-        job = await client.run(command, *(args or ()), max_cpu=max_cpu, max_memory=max_memory, max_iobps=max_iobps)
+        job = await client.run(
+            command,
+            *(args or ()),
+            max_cpu=max_cpu,
+            max_memory=max_memory,
+            max_iobps=max_iobps,
+            cpu_cores=cpu_cores,
+            max_processes=max_processes,
+            max_open_files=max_open_files,
+            max_disk=max_disk,
+        )
         write(render.started(job.info))
 
     with_client(ctx, call)
@@ -44,7 +67,9 @@ def status(
     ctx: typer.Context,
     job_id: JobId,
     as_json: Json = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print the reason of a status too.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print the reason, all limits and what the job has used too.")
+    ] = False,
 ) -> None:
     """Get detailed information about a job."""
 

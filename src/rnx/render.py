@@ -23,8 +23,24 @@ STATUS_FIELDS = {
     "endTime": "end_time",
     "exitCode": "exit_code",
     "reason": "reason",
+    "cpuCores": "cpu_cores",
+    "maxProcesses": "max_processes",
+    "maxOpenFiles": "max_open_files",
+    "maxDisk": "max_disk",
 }
 """GetJobStatusRes: the field's name, and its name in JobInfo"""
+
+RECEIPT_FIELDS = {
+    "wallUsec": "wall_usec",
+    "cpuUsec": "cpu_usec",
+    "throttledUsec": "throttled_usec",
+    "memoryPeakBytes": "memory_peak_bytes",
+    "ioReadBytes": "io_read_bytes",
+    "ioWriteBytes": "io_write_bytes",
+    "processesPeak": "processes_peak",
+    "oomKills": "oom_kills",
+}
+"""Receipt: the field's name, and its name in the client's Receipt"""
 
 JOB_FIELDS = {
     "id": "id",
@@ -44,6 +60,9 @@ JOB_FIELDS = {
     "environment": "environment",
     "secret_environment": "secret_environment",
     "reason": "reason",
+    "maxProcesses": "max_processes",
+    "maxOpenFiles": "max_open_files",
+    "maxDisk": "max_disk",
 }
 """Job: the field's name, and its name in JobInfo"""
 
@@ -62,7 +81,7 @@ def started(job: JobInfo) -> str:
 
 
 def status(job: JobInfo, *, verbose: bool = False) -> str:
-    """What `rnx status` prints; `verbose` adds the reason, where there is one."""
+    """What `rnx status` prints; `verbose` adds the reason, the other limits and the receipt, where there are any."""
     text = _lines(
         ("Id", job.id),
         ("Command", _command(job)),
@@ -74,7 +93,41 @@ def status(job: JobInfo, *, verbose: bool = False) -> str:
         ("MaxIOBPS", job.max_iobps),
         ("ExitCode", job.exit_code),
     )
-    return text + _lines(("Reason", job.reason)) if verbose and job.reason else text
+    return text + _details(job) if verbose else text
+
+
+def _details(job: JobInfo) -> str:
+    fields: list[tuple[str, object]] = [
+        ("Reason", job.reason),
+        ("CpuCores", job.cpu_cores or "any"),
+        ("MaxProcesses", job.max_processes),
+        ("MaxOpenFiles", job.max_open_files),
+        ("MaxDisk", job.max_disk),
+    ]
+    if job.receipt is not None:
+        used = job.receipt
+        fields += [
+            ("WallTime", _seconds(used.wall_usec)),
+            ("CpuTime", _seconds(used.cpu_usec)),
+            ("ThrottledTime", _seconds(used.throttled_usec)),
+            ("MemoryPeak", _bytes(used.memory_peak_bytes)),
+            ("IORead", _bytes(used.io_read_bytes)),
+            ("IOWrite", _bytes(used.io_write_bytes)),
+            ("ProcessesPeak", _UNKNOWN if used.processes_peak is None else used.processes_peak),
+            ("OOMKills", _UNKNOWN if used.oom_kills is None else used.oom_kills),
+        ]
+    return _lines(*(field for field in fields if field[1] != ""))
+
+
+_UNKNOWN = "- (not counted by the server's kernel)"
+
+
+def _seconds(microseconds: int | None) -> str:
+    return _UNKNOWN if microseconds is None else f"{microseconds / 1e6:.6f} s"
+
+
+def _bytes(count: int | None) -> str:
+    return _UNKNOWN if count is None else f"{count} B ({count / 2**20:.1f} MB)"
 
 
 def stopped(result: StopResult) -> str:
@@ -102,8 +155,9 @@ def log_header(job_id: str) -> str:
 
 
 def status_json(job: JobInfo) -> str:
-    """One object with the fields of GetJobStatusRes."""
-    return json.dumps(_object(job, STATUS_FIELDS), indent=2) + "\n"
+    """One object with the fields of GetJobStatusRes; what the server's kernel does not count is null."""
+    receipt = None if job.receipt is None else _object(job.receipt, RECEIPT_FIELDS)
+    return json.dumps(_object(job, STATUS_FIELDS) | {"receipt": receipt}, indent=2) + "\n"
 
 
 def list_json(jobs: Iterable[JobInfo]) -> str:
@@ -111,7 +165,7 @@ def list_json(jobs: Iterable[JobInfo]) -> str:
     return json.dumps([_object(job, JOB_FIELDS) for job in jobs], indent=2) + "\n"
 
 
-def _object(job: JobInfo, names: dict[str, str]) -> dict[str, Any]:
+def _object(job: object, names: dict[str, str]) -> dict[str, Any]:
     return {name: getattr(job, attribute) for name, attribute in names.items()}
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +13,12 @@ from joblet.executor.local import cgroup_v1, cgroup_v2, host
 from joblet.executor.local.cgroup import PERIOD_US, quota_us
 from joblet.executor.local.cgroup_v1 import CgroupV1
 from joblet.executor.local.cgroup_v2 import CgroupV2
-from joblet.executor.local.spec import Group
+from joblet.executor.local.spec import Group, View
 from joblet.job import Limits
 
-LIMITS = Limits(max_cpu=50, max_memory=64, max_iobps=0)
-WITH_IO = Limits(max_cpu=50, max_memory=64, max_iobps=1048576)
+LIMITS = Limits(max_cpu=50, max_memory=64, max_iobps=0, max_processes=100)
+WITH_IO = replace(LIMITS, max_iobps=1048576)
+WITH_CORES = replace(LIMITS, cpu_cores="0,2-3")
 
 UNIFIED = """\
 24 30 0:22 / /sys rw,nosuid,nodev,noexec,relatime shared:7 - sysfs sysfs rw
@@ -83,7 +86,7 @@ def test_a_mount_that_is_not_there_is_not_used(tmp_path: Path) -> None:
 
 
 def test_a_v2_job_has_one_group_with_every_limit(unified: Path) -> None:
-    (group,) = CgroupV2(unified, "ab12").groups("7", LIMITS, 100, ())
+    (group,) = CgroupV2(unified, "ab12").groups("7", LIMITS, ())
     assert (group.path, group.unified, group.kill) == (unified / "joblet.slice/ab12/7", True, "cgroup.kill")
     assert dict(group.settings) == {
         "cpu.max": "50000 100000",
@@ -96,7 +99,7 @@ def test_a_v2_job_has_one_group_with_every_limit(unified: Path) -> None:
 
 
 def test_a_v2_io_limit_covers_each_disk_for_reading_and_writing(unified: Path) -> None:
-    (group,) = CgroupV2(unified, "ab12").groups("7", WITH_IO, 100, ("8:0", "259:0"))
+    (group,) = CgroupV2(unified, "ab12").groups("7", WITH_IO, ("8:0", "259:0"))
     assert [value for file, value in group.settings if file == "io.max"] == [
         "8:0 rbps=1048576 wbps=1048576",
         "259:0 rbps=1048576 wbps=1048576",
@@ -126,9 +129,9 @@ def test_v2_without_a_needed_controller_is_refused_by_its_name(unified: Path, co
 def test_v2_without_io_runs_jobs_that_ask_for_no_io_limit(unified: Path) -> None:
     (unified / "cgroup.controllers").write_text("cpu memory pids")
     groups = CgroupV2(unified, "ab12")
-    groups.groups("7", LIMITS, 100, ())
+    groups.groups("7", LIMITS, ())
     with pytest.raises(HostUnable, match="no io controller"):
-        groups.groups("7", WITH_IO, 100, ("8:0",))
+        groups.groups("7", WITH_IO, ("8:0",))
 
 
 def by_controller(groups: list[Group], root: Path) -> dict[str, dict[str, str]]:
@@ -136,12 +139,16 @@ def by_controller(groups: list[Group], root: Path) -> dict[str, dict[str, str]]:
 
 
 def test_a_v1_job_has_a_group_in_each_controller(tmp_path: Path, mounts: dict[str, Path]) -> None:
-    groups = CgroupV1(mounts, "ab12").groups("7", LIMITS, 100, ())
+    groups = CgroupV1(mounts, "ab12").groups("7", LIMITS, ())
     assert by_controller(groups, tmp_path) == {
         "cpu,cpuacct": {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "50000"},
         "memory": {"memory.limit_in_bytes": "67108864", "memory.swappiness": "0"},
         "pids": {"pids.max": "100"},
+        "blkio": {},
     }
+    stats = {name for group in groups for name, _ in group.stats}
+    assert stats == {"throttled_nsec", "cpu_nsec", "oom_kill", "memory_peak", "processes_peak", "io_read", "io_write"}
+    assert [group.oom for group in groups if group.oom] == ["memory.oom_control"]
     assert all(group.path.parts[-3:] == ("joblet.slice", "ab12", "7") and not group.unified for group in groups)
 
 
@@ -149,12 +156,12 @@ def test_v1_memory_and_swap_together_get_the_same_bound_after_it(tmp_path: Path,
     groups = CgroupV1(mounts, "ab12")
     groups.prepare()
     (tmp_path / "memory/joblet.slice/ab12/memory.memsw.limit_in_bytes").write_text("")
-    (memory,) = [group for group in groups.groups("7", LIMITS, 100, ()) if group.stats]
+    (memory,) = [group for group in groups.groups("7", LIMITS, ()) if group.oom]
     assert memory.settings == (("memory.limit_in_bytes", "67108864"), ("memory.memsw.limit_in_bytes", "67108864"))
 
 
 def test_a_v1_io_limit_covers_each_disk_for_reading_and_writing(mounts: dict[str, Path]) -> None:
-    *_, blkio = CgroupV1(mounts, "ab12").groups("7", WITH_IO, 100, ("8:0", "8:16"))
+    *_, blkio = CgroupV1(mounts, "ab12").groups("7", WITH_IO, ("8:0", "8:16"))
     assert sorted(blkio.settings) == sorted(
         (f"blkio.throttle.{way}_bps_device", f"{disk} 1048576") for way in ("read", "write") for disk in ("8:0", "8:16")
     )
@@ -171,9 +178,39 @@ def test_v1_without_blkio_runs_jobs_that_ask_for_no_io_limit(mounts: dict[str, P
     del mounts["blkio"]
     groups = CgroupV1(mounts, "ab12")
     groups.prepare()
-    groups.groups("7", LIMITS, 100, ())
+    groups.groups("7", LIMITS, ())
     with pytest.raises(HostUnable, match="no blkio controller"):
-        groups.groups("7", WITH_IO, 100, ("8:0",))
+        groups.groups("7", WITH_IO, ("8:0",))
+
+
+def test_v1_binds_a_job_to_cores_within_what_is_above_it(tmp_path: Path, mounts: dict[str, Path]) -> None:
+    cpuset = tmp_path / "cpuset"
+    (cpuset / "joblet.slice/ab12").mkdir(parents=True)
+    (cpuset / "cpuset.mems").write_text("0-1\n")
+    (cpuset / "cpuset.cpus").write_text("0-7\n")
+    groups = CgroupV1(mounts | {"cpuset": cpuset}, "ab12")
+    groups.prepare()
+    for group in ("joblet.slice", "joblet.slice/ab12"):
+        assert (cpuset / group / "cpuset.mems").read_text() == "0-1\n"
+        assert (cpuset / group / "cpuset.cpus").read_text() == "0-7\n"
+    assert by_controller(groups.groups("7", WITH_CORES, ()), tmp_path)["cpuset"] == {
+        "cpuset.mems": "0-1",
+        "cpuset.cpus": "0,2-3",
+    }
+    assert "cpuset" not in by_controller(groups.groups("7", LIMITS, ()), tmp_path)
+
+
+def test_v2_binds_a_job_to_cores(unified: Path) -> None:
+    (group,) = CgroupV2(unified, "ab12").groups("7", WITH_CORES, ())
+    assert ("cpuset.cpus", "0,2-3") in group.settings
+
+
+def test_a_job_that_asks_for_cores_is_refused_without_the_controller(unified: Path, mounts: dict[str, Path]) -> None:
+    (unified / "cgroup.controllers").write_text("cpu io memory pids")
+    for groups in (CgroupV2(unified, "ab12"), CgroupV1(mounts, "ab12")):
+        groups.groups("7", LIMITS, ())
+        with pytest.raises(HostUnable, match=r"^cgroup setup failed: no cpuset controller$"):
+            groups.groups("7", WITH_CORES, ())
 
 
 @given(st.integers(1, 2**31 - 1))
@@ -190,7 +227,7 @@ def cgroups(request: pytest.FixtureRequest, unified: Path, mounts: dict[str, Pat
 
 
 def make_groups(cgroups: CgroupV1 | CgroupV2, name: str) -> list[Path]:
-    paths = [group.path for group in cgroups.groups(name, LIMITS, 100, ())]
+    paths = [group.path for group in cgroups.groups(name, LIMITS, ())]
     for path in paths:
         path.mkdir()
     return paths
@@ -241,11 +278,43 @@ def test_the_ceiling_is_the_hosts_own() -> None:
 
 
 def test_jobs_see_system_directories_and_neither_secrets_nor_private_paths(tmp_path: Path) -> None:
-    view = host.default_view([tmp_path])
+    view = host.view(View((), (), (), 1 << 20), [tmp_path])
     assert Path("/usr") in view.read_only
     assert Path("/etc/shadow") in view.masked
     assert tmp_path.resolve() in view.masked
     assert not any(path.is_relative_to(shown) for shown in view.read_only for path in (Path("/root"), Path("/home")))
+
+
+def test_what_the_configuration_shows_and_hides_comes_beside(tmp_path: Path) -> None:
+    shared, shown = tmp_path / "shared", tmp_path / "shown"
+    shared.mkdir()
+    shown.mkdir()
+    os.chown(shared, 12345, 12345)
+    view = host.view(View((shown,), (shared,), (Path("/usr/games"),), 4096), [])
+    assert shown in view.read_only
+    assert view.writable == (shared,)
+    assert {Path("/usr/games"), Path("/etc/shadow")} <= set(view.masked)
+    assert view.tmp_bytes == 4096
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory to another user")
+def test_what_cannot_be_shown_safely_is_refused(tmp_path: Path) -> None:
+    shared, link = tmp_path / "shared", tmp_path / "link"
+    shared.mkdir()
+    os.chown(shared, 12345, 12345)
+    (tmp_path / "roots").mkdir()
+    link.symlink_to("shared")
+
+    def refusal(*, show: tuple[Path, ...] = (), write: tuple[Path, ...] = (), private: tuple[Path, ...] = ()) -> str:
+        with pytest.raises(HostUnable) as caught:
+            host.view(View(show, write, (), 4096), private)
+        return str(caught.value)
+
+    assert refusal(show=(tmp_path / "absent",)) == f"isolation: {tmp_path}/absent does not exist"
+    assert refusal(show=(link,)) == f"isolation: {link} leads through a symbolic link; write {shared}"
+    assert refusal(write=(tmp_path / "roots",)).endswith("belongs to root; give it to an unprivileged user (chown)")
+    for private in (shared, shared / "state", tmp_path):
+        assert "lay the server's own files open" in refusal(write=(shared,), private=(private,))
 
 
 def test_io_cannot_be_limited_where_there_is_no_disk() -> None:

@@ -204,3 +204,46 @@ def test_pem_text_is_told_from_a_path() -> None:
     assert is_pem("\n -----BEGIN CERTIFICATE-----\n")
     assert not is_pem("certs/-----BEGIN.pem")
     assert not is_pem("")
+
+
+def test_what_jobs_see_and_may_ask_for_is_read(file: Path) -> None:
+    config = read(
+        file,
+        """
+joblet: {defaultProcessLimit: 100, defaultOpenFilesLimit: 256, defaultDiskLimit: 64, maxLogSize: 10}
+ceilings: {maxCPU: 200, maxMemory: 1024, roles: {admin: {maxMemory: 512, maxDisk: 100}}}
+isolation: {idBase: 100000, idRanges: 10, readOnly: [/opt/models], writable: [/srv/data], masked: [/etc/x], tmpSize: 16}
+""",
+    )
+    assert (config.ceilings.maxCPU, config.ceilings.maxDisk) == (200, None)
+    assert config.ceilings.roles["admin"].maxMemory == 512
+    assert config.isolation.readOnly == ["/opt/models"]
+    assert (config.isolation.idBase, config.isolation.idRanges) == (100000, 10)
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("isolation: {readOnly: [opt]}", "isolation.readOnly.0: not an absolute path below / (got 'opt')"),
+        ("isolation: {writable: [/]}", "isolation.writable.0: not an absolute path below / (got '/')"),
+        ("isolation: {writable: [/a/../b]}", "isolation.writable.0: not an absolute path below / (got '/a/../b')"),
+        ("isolation: {masked: [/a//b/]}", "isolation.masked.0: write /a/b (got '/a//b/')"),
+        (
+            "isolation: {readOnly: [/proc/sys]}",
+            "isolation.readOnly.0: every job has a /proc of its own (got '/proc/sys')",
+        ),
+        ("isolation: {writable: [/tmp/x]}", "isolation.writable.0: every job has a /tmp of its own (got '/tmp/x')"),
+        ("isolation: {tmpSize: 0}", "isolation.tmpSize: Input should be greater than or equal to 1 (got 0)"),
+        ("isolation: {idBase: 1000}", "isolation.idBase: Input should be greater than or equal to 65536 (got 1000)"),
+        ("ceilings: {roles: {viewer: {}}}", "ceilings.roles.viewer.[key]: Input should be 'admin' (got 'viewer')"),
+        ("ceilings: {maxMemory: 0}", "ceilings.maxMemory: Input should be greater than or equal to 1 (got 0)"),
+        ("joblet: {maxLogSize: -1}", "joblet.maxLogSize: Input should be greater than or equal to 0 (got -1)"),
+    ],
+)
+def test_a_fault_in_what_jobs_see_is_named(file: Path, line: str, fault: str) -> None:
+    assert faults(file, line) == [f"{file}: {fault}"]
+
+
+def test_a_pool_that_ends_beyond_the_last_id_is_refused(file: Path) -> None:
+    (fault,) = faults(file, "isolation: {idBase: 2147418112, idRanges: 2}")
+    assert fault.startswith(f"{file}: isolation: idBase 2147418112 and 2 idRanges of 65536 ids end beyond 2147483648")

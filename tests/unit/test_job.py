@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given
@@ -16,6 +17,8 @@ from joblet.job import (
     Limits,
     State,
     conclude,
+    format_cores,
+    parse_cores,
     resolve_limits,
     signal_name,
     sources,
@@ -134,9 +137,51 @@ def test_limits_are_the_asked_ones_with_defaults_for_zero_or_refused(asked: Limi
         assert limits.max_iobps == asked.max_iobps
 
 
+FULL = Limits(800, 4096, 2**31 - 1, 5000, 4096, 2**31 - 1, "0-3,8")
+"""a host's ceilings"""
+
+
+def test_what_is_not_asked_for_is_the_default_or_the_ceiling_where_that_is_lower() -> None:
+    default = Limits(100, 512, 0, 1024, 65536, 0)
+    assert resolve_limits(Limits(0, 0, 0), default, FULL) == Limits(100, 512, 0, 1024, 4096, 0)
+    lower = Limits(50, 256, 1000, 10, 100, 64, "0")
+    assert resolve_limits(Limits(0, 0, 0), default, lower) == replace(lower, cpu_cores="")
+    assert resolve_limits(Limits(20, 0, 10, 5, 0, 1), default, lower) == Limits(20, 256, 10, 5, 100, 1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "resolved"),
+    [("", ""), ("0", "0"), ("3,2,1,0", "0-3"), ("0-1,8", "0-1,8"), ("1-1,1", "1"), ("0,2", "0,2")],
+)
+def test_cores_are_bound_in_the_kernels_form(asked: str, resolved: str) -> None:
+    assert resolve_limits(Limits(0, 0, 0, cpu_cores=asked), DEFAULT, FULL).cpu_cores == resolved
+
+
+@pytest.mark.parametrize(
+    "asked", ["-", ",", "0-", "-1", "1-0", "0,,1", "a", " 0", "0 ", "0x1", "²", "0-99999", "0--1", "0\n"]
+)
+def test_what_is_no_list_of_cores_is_refused(asked: str) -> None:
+    with pytest.raises(InvalidArgument, match=r"^invalid cpuCores: "):
+        resolve_limits(Limits(0, 0, 0, cpu_cores=asked), DEFAULT, FULL)
+
+
+def test_cores_that_the_host_lacks_are_refused_by_their_bound() -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        resolve_limits(Limits(0, 0, 0, cpu_cores="3-4"), DEFAULT, FULL)
+    assert str(caught.value) == 'job creation failed: cpuCores exceeds system limits ("3-4", allowed 0-3,8)'
+
+
+@given(st.frozensets(st.integers(0, 9999), min_size=1))
+def test_a_list_of_cores_is_read_back(cores: frozenset[int]) -> None:
+    assert parse_cores(format_cores(cores)) == cores
+
+
 @pytest.mark.parametrize(
     ("asked", "field"),
     [
+        (Limits(0, 0, 0, -1), "maxProcesses"),
+        (Limits(0, 0, 0, 0, -1), "maxOpenFiles"),
+        (Limits(0, 0, 0, 0, 0, -1), "maxDisk"),
         (Limits(801, 0, 0), "maxCPU"),
         (Limits(0, 4097, 0), "maxMemory"),
         (Limits(0, 0, -1), "maxIOBPS"),

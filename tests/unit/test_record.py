@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import string
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from joblet.executor.local.record import (
     read_monitor,
     read_started,
 )
+from joblet.job import Receipt
 
 with_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
@@ -112,7 +114,7 @@ def test_the_record_of_an_exit_is_read(tmp_path: Path) -> None:
         started_at=1705314600000000000,
         code=3,
         log_bytes=12,
-        stats={"oom_kill": 0, "memory_peak": 4096},
+        receipt=Receipt(oom_kills=0, memory_peak=4096),
     )
 
 
@@ -228,12 +230,25 @@ def test_any_bytes_in_any_file_are_a_value_or_a_bad_record(tmp_path: Path, conte
             case Exit():
                 assert (value.code is not None) + (value.signal is not None) + (value.launch_error is not None) == 1
                 assert 0 <= value.ended_at < 2**63
-                assert all(0 <= number < 2**63 for number in value.stats.values())
+                numbers = [number for number in dataclasses.astuple(value.receipt) if number is not None]
+                assert all(0 <= number < 2**63 for number in numbers)
             case Monitor():
                 assert value.pid >= 0
             case _:
                 assert isinstance(value, int)
 
+
+STATS = {
+    "wall_usec": ("wall_usec", 1),
+    "cpu_usec": ("cpu_usec", 1),
+    "throttled_nsec": ("throttled_usec", 1000),
+    "memory_peak": ("memory_peak", 1),
+    "io_read": ("io_read", 1),
+    "io_write": ("io_write", 1),
+    "processes_peak": ("processes_peak", 1),
+    "oom_kill": ("oom_kills", 1),
+}
+"""a line's name, the receipt's, and what the one is divided by to get the other"""
 
 outcomes = st.one_of(
     st.integers(0, 255).map(lambda code: {"outcome": "exited", "code": str(code)}),
@@ -242,7 +257,7 @@ outcomes = st.one_of(
 
 
 @with_folder
-@given(outcomes, st.integers(0, 2**62), st.dictionaries(st.text("abc_", min_size=1), st.integers(0, 2**62), max_size=3))
+@given(outcomes, st.integers(0, 2**62), st.dictionaries(st.sampled_from(list(STATS)), st.integers(0, 2**62)))
 def test_what_a_shim_writes_is_read_back(
     tmp_path: Path, outcome: dict[str, str], ended_at: int, stats: dict[str, int]
 ) -> None:
@@ -250,4 +265,5 @@ def test_what_a_shim_writes_is_read_back(
     record = exit_of(tmp_path, {"version": "1", **outcome, "ended_at": str(ended_at), **lines, "end": "1"})
     assert str(record.code) == outcome.get("code", "None")
     assert str(record.signal) == outcome.get("signal", "None")
-    assert (record.ended_at, record.stats) == (ended_at, stats)
+    expected = {STATS[name][0]: number // STATS[name][1] for name, number in stats.items()}
+    assert (record.ended_at, record.receipt) == (ended_at, Receipt(**expected))

@@ -35,7 +35,7 @@ class Asked:
         self.flags = {name: ctx.parent.params[name] for name in _FLAGS if ctx.parent.params[name] is not None}
         asyncio.run(call(self))  # type: ignore[arg-type]
 
-    async def run(self, *command: str, **limits: int) -> Asked:
+    async def run(self, *command: str, **limits: int | str) -> Asked:
         self.call = (command, limits)
         return self
 
@@ -67,8 +67,9 @@ def rnx(*arguments: str) -> Asked:
     return asked
 
 
-def limits(max_cpu: int = 0, max_memory: int = 0, max_iobps: int = 0) -> dict[str, int]:
-    return {"max_cpu": max_cpu, "max_memory": max_memory, "max_iobps": max_iobps}
+def limits(**asked: int | str) -> dict[str, int | str]:
+    numbers = ("max_cpu", "max_memory", "max_iobps", "max_processes", "max_open_files", "max_disk")
+    return {**dict.fromkeys(numbers, 0), "cpu_cores": "", **asked}
 
 
 @pytest.mark.parametrize(
@@ -85,18 +86,20 @@ def limits(max_cpu: int = 0, max_memory: int = 0, max_iobps: int = 0) -> dict[st
         (["--", "--odd", "x"], ("--odd", "x"), {}),
         (["--max-iobps", "7", "--", "cmd", "--"], ("cmd", "--"), {"max_iobps": 7}),
         (["--max-cpu", "-1", "cmd", ""], ("cmd", ""), {"max_cpu": -1}),
+        (["--cpu-cores=0-3,5", "--max-processes=9", "cmd"], ("cmd",), {"cpu_cores": "0-3,5", "max_processes": 9}),
+        (["--max-open-files=20", "--max-disk=64", "cmd"], ("cmd",), {"max_open_files": 20, "max_disk": 64}),
         (["cmd", "--server", "x", "--version"], ("cmd", "--server", "x", "--version"), {}),
         ([""], ("",), {}),
     ],
 )
-def test_run(arguments: list[str], command: tuple[str, ...], asked: dict[str, int]) -> None:
+def test_run(arguments: list[str], command: tuple[str, ...], asked: dict[str, int | str]) -> None:
     assert rnx("run", *arguments).call == (command, limits(**asked))
 
 
 @settings(deadline=None)  # each example runs an event loop
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"))))
 def test_all_that_follows_the_command_is_passed_on(arguments: list[str]) -> None:
-    assert rnx("run", "--max-cpu=5", "cmd", *arguments).call == (("cmd", *arguments), limits(5))
+    assert rnx("run", "--max-cpu=5", "cmd", *arguments).call == (("cmd", *arguments), limits(max_cpu=5))
 
 
 @settings(deadline=None)  # each example runs an event loop

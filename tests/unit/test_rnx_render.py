@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joblet.client import JobInfo, StopResult
+from joblet.client import JobInfo, Receipt, StopResult
 from joblet.command_line import one_line
 from rnx import render
 
@@ -111,8 +111,37 @@ def test_an_ended_job_has_an_end() -> None:
 def test_the_reason_is_shown_only_when_asked_for() -> None:
     failed = replace(JOB, status="FAILED", exit_code=137, reason="out of memory")
     assert "out of memory" not in render.status(failed)
-    assert render.status(failed, verbose=True) == render.status(failed) + "Reason: out of memory\n"
-    assert render.status(JOB, verbose=True) == render.status(JOB)
+    assert render.status(failed, verbose=True).startswith(render.status(failed) + "Reason: out of memory\n")
+
+
+def test_the_receipt_is_shown_only_when_asked_for() -> None:
+    limits = "CpuCores: 0-1\nMaxProcesses: 100\nMaxOpenFiles: 50\nMaxDisk: 0\n"
+    running = replace(JOB, cpu_cores="0-1", max_processes=100, max_open_files=50)
+    assert render.status(running, verbose=True) == render.status(JOB) + limits
+    receipt = Receipt(1_500_000, 250_000, 0, 3 << 20, 0, 4096, None, 1)
+    ended = replace(running, receipt=receipt)
+    assert render.status(ended) == render.status(JOB)
+    assert render.status(ended, verbose=True) == render.status(JOB) + limits + (
+        "WallTime: 1.500000 s\n"
+        "CpuTime: 0.250000 s\n"
+        "ThrottledTime: 0.000000 s\n"
+        "MemoryPeak: 3145728 B (3.0 MB)\n"
+        "IORead: 0 B (0.0 MB)\n"
+        "IOWrite: 4096 B (0.0 MB)\n"
+        "ProcessesPeak: - (not counted by the server's kernel)\n"
+        "OOMKills: 1\n"
+    )
+    assert json.loads(render.status_json(ended))["receipt"] == {
+        "wallUsec": 1_500_000,
+        "cpuUsec": 250_000,
+        "throttledUsec": 0,
+        "memoryPeakBytes": 3 << 20,
+        "ioReadBytes": 0,
+        "ioWriteBytes": 4096,
+        "processesPeak": None,
+        "oomKills": 1,
+    }
+    assert json.loads(render.status_json(running))["receipt"] is None
 
 
 def test_a_job_that_waits_has_no_start() -> None:
@@ -139,11 +168,14 @@ def test_json_has_the_fields_of_the_specification() -> None:
         "endTime": "",
         "exitCode": 0,
         "reason": "r",
+        "cpuCores": "",
+        "maxProcesses": 0,
+        "maxOpenFiles": 0,
+        "maxDisk": 0,
     }
-    assert json.loads(render.status_json(full)) == expected
+    assert json.loads(render.status_json(full)) == expected | {"receipt": None}
     details = {
         "name": "n",
-        "cpuCores": "",
         "scheduledTime": "",
         "runtime": "",
         "environment": {"A": "b"},

@@ -28,7 +28,7 @@ from joblet.errors import (
     StoreFailed,
 )
 from joblet.executor.base import Exit, LaunchFailed, Lost
-from joblet.job import Job, Limits, State
+from joblet.job import Job, Limits, Receipt, State
 from joblet.logs import LogHub
 from joblet.runner import Live, Policy, Runner, parse_id
 from joblet.store import Store
@@ -177,7 +177,7 @@ class Site:
 
     def submit(self, *argv: str) -> Coroutine[Any, Any, Live]:
         command, *args = argv or ("scripted",)
-        return self.runner.submit(command, args, NOTHING, "alice")
+        return self.runner.submit(command, args, NOTHING, "alice", "admin")
 
     async def running(self) -> tuple[Live, Scripted]:
         live = await self.submit()
@@ -275,7 +275,7 @@ async def test_a_stop_ends_the_job_before_it_answers(site: Site) -> None:
 
 async def test_out_of_memory_is_told_by_the_hosts_count(site: Site) -> None:
     live, job = await site.running()
-    job.end(signal=9, stats={"oom_kill": 1})
+    job.end(signal=9, receipt=Receipt(oom_kills=1))
     assert await site.ended(live) == (State.FAILED, 137, "out of memory")
 
 
@@ -449,7 +449,7 @@ async def test_what_is_refused_leaves_no_job(make: Make) -> None:
     site = make(slots=1, queue=0)
     for command, limits in (("", NOTHING), ("a;b", NOTHING), ("x", Limits(500, 0, 0)), ("x", Limits(0, -1, 0))):
         with pytest.raises(InvalidArgument):
-            await site.runner.submit(command, [], limits, "alice")
+            await site.runner.submit(command, [], limits, "alice", "admin")
     await site.running()
     with pytest.raises(QueueFull):
         await site.submit()

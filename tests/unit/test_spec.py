@@ -8,11 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joblet.executor.local.ranges import BASE, COUNT, IdRanges
+from joblet.executor.local.ranges import COUNT, IdRanges
 from joblet.executor.local.spec import Group, View, encode, sealed_memfd
 
-SINGLE = {"version", "id", "hostname", "uid_base", "id_count", "grace_ms", "tmp_bytes", "work", "end"}
-KEYS = SINGLE | {"ro", "mask", "cgroup2", "cgroup", "set", "kill", "stat", "env", "arg"}
+SINGLE = {
+    *("version", "id", "hostname", "uid_base", "id_count", "grace_ms", "open_files", "log_limit", "tmp_bytes"),
+    *("work", "end"),
+}
+KEYS = SINGLE | {"disk", "ro", "rw", "mask", "cgroup2", "cgroup", "set", "kill", "oom", "stat", "env", "arg"}
+
+BASE = 1_879_048_192
 
 
 def decode(data: bytes) -> list[tuple[str, bytes]]:
@@ -30,14 +35,19 @@ def values(pairs: list[tuple[str, bytes]], key: str) -> list[bytes]:
     return [value for name, value in pairs if name == key]
 
 
-def encoded(argv: list[str], *, groups: list[Group] | None = None, view: View | None = None) -> list[tuple[str, bytes]]:
+def encoded(
+    argv: list[str], *, groups: list[Group] | None = None, view: View | None = None, disk: bool = False
+) -> list[tuple[str, bytes]]:
     return decode(
         encode(
             job_id=7,
-            uid_base=1_879_048_192,
+            uid_base=BASE,
             id_count=65536,
             grace_ms=5000,
-            view=view or View((), (), 1024),
+            open_files=1024,
+            log_limit=0,
+            disk=disk,
+            view=view or View((), (), (), 1024),
             groups=groups or [],
             argv=argv,
         )
@@ -55,6 +65,7 @@ groups_of_a_job = st.lists(
         st.lists(st.tuples(st.sampled_from(["cpu.max", "io.max"]), texts), max_size=3).map(tuple),
         st.lists(st.tuples(st.sampled_from(["oom_kill", "peak"]), texts), max_size=2).map(tuple),
         st.sampled_from(["", "cgroup.kill"]),
+        st.sampled_from(["", "memory.oom_control"]),
     ),
     max_size=3,
 )
@@ -63,13 +74,14 @@ groups_of_a_job = st.lists(
 @given(
     st.lists(texts, min_size=1, max_size=5),
     groups_of_a_job,
-    st.builds(
-        View, st.lists(paths, max_size=3).map(tuple), st.lists(paths, max_size=3).map(tuple), st.integers(0, 2**40)
-    ),
+    st.builds(View, *(st.lists(paths, max_size=3).map(tuple) for _ in range(3)), st.integers(0, 2**40)),
+    st.booleans(),
 )
-def test_what_is_encoded_is_decoded(argv: list[str], groups: list[Group], view: View) -> None:
-    pairs = encoded(argv, groups=groups, view=view)
-    assert pairs[0] == ("version", b"1")
+def test_what_is_encoded_is_decoded(argv: list[str], groups: list[Group], view: View, disk: bool) -> None:
+    pairs = encoded(argv, groups=groups, view=view, disk=disk)
+    assert pairs[0] == ("version", b"2")
+    assert values(pairs, "disk") == ([b""] if disk else [])
+    assert values(pairs, "rw") == [str(path).encode() for path in view.writable]
     assert pairs[-1] == ("end", b"")
     keys = [key for key, _ in pairs]
     assert set(keys) <= KEYS
@@ -78,12 +90,12 @@ def test_what_is_encoded_is_decoded(argv: list[str], groups: list[Group], view: 
     assert values(pairs, "ro") == [str(path).encode() for path in view.read_only]
     assert values(pairs, "mask") == [str(path).encode() for path in view.masked]
     assert int(values(pairs, "tmp_bytes")[0]) == view.tmp_bytes
-    told: list[tuple[bytes, bool, list[bytes], list[bytes], list[bytes]]] = []
+    told: list[tuple[bytes, bool, list[bytes], list[bytes], list[bytes], list[bytes]]] = []
     for key, value in pairs:
         if key in ("cgroup", "cgroup2"):
-            told.append((value, key == "cgroup2", [], [], []))
-        elif key in ("set", "stat", "kill"):
-            told[-1][("set", "stat", "kill").index(key) + 2].append(value)  # type: ignore[union-attr]
+            told.append((value, key == "cgroup2", [], [], [], []))
+        elif key in ("set", "stat", "kill", "oom"):
+            told[-1][("set", "stat", "kill", "oom").index(key) + 2].append(value)  # type: ignore[union-attr]
     assert told == [
         (
             str(group.path).encode(),
@@ -91,6 +103,7 @@ def test_what_is_encoded_is_decoded(argv: list[str], groups: list[Group], view: 
             [f"{file}={value}".encode() for file, value in group.settings],
             [f"{name}={source}".encode() for name, source in group.stats],
             [group.kill.encode()] if group.kill else [],
+            [group.oom.encode()] if group.oom else [],
         )
         for group in groups
     ]
@@ -160,7 +173,7 @@ def test_a_sealed_file_cannot_be_changed_by_anyone() -> None:
 
 
 def test_a_job_gets_a_range_that_no_other_has() -> None:
-    ranges = IdRanges()
+    ranges = IdRanges(BASE, 4096)
     taken = [ranges.take() for _ in range(4096)]
     assert len(set(taken)) == 4096
     assert all(base >= BASE and (base - BASE) % COUNT == 0 and base + COUNT <= 2**31 for base in taken)
@@ -169,18 +182,44 @@ def test_a_job_gets_a_range_that_no_other_has() -> None:
 
 
 def test_the_range_given_back_is_the_last_to_be_given_out_again() -> None:
-    ranges = IdRanges()
+    ranges = IdRanges(BASE, 4096)
     first = ranges.take()
     ranges.give_back(first)
     assert [ranges.take() for _ in range(4096)][-1] == first
 
 
 def test_the_range_of_a_job_found_again_is_not_given_out() -> None:
-    ranges = IdRanges()
-    ranges.claim(BASE)
+    ranges = IdRanges(BASE, 4096)
     ranges.claim(BASE)
     ranges.claim(1000)
     assert BASE not in [ranges.take() for _ in range(4095)]
     ranges.give_back(1000)
     with pytest.raises(IndexError):
         ranges.take()
+    ranges.give_back(BASE)
+    assert ranges.take() == BASE
+
+
+@given(st.lists(st.tuples(st.sampled_from(["take", "give"]), st.integers(0, 100)), max_size=60), st.integers(-9, 9))
+def test_no_two_live_jobs_share_an_id_even_after_the_pool_has_been_moved(
+    steps: list[tuple[str, int]], offset: int
+) -> None:
+    """Jobs found again have ranges of the old pool; what is given out never overlaps with what lives."""
+    old = [BASE + offset * 9973 + index * COUNT for index in range(3)]
+    ranges = IdRanges(BASE, 6)
+    live = list(old)
+    for base in old:
+        ranges.claim(base)
+    for step, number in steps:
+        if step == "give" and live:
+            ranges.give_back(live.pop(number % len(live)))
+        elif step == "take":
+            try:
+                first = ranges.take()
+            except IndexError:
+                continue
+            assert all(abs(first - other) >= COUNT for other in live)
+            live.append(first)
+    for base in live:
+        ranges.give_back(base)
+    assert sorted(ranges.take() for _ in range(6)) == [BASE + index * COUNT for index in range(6)]

@@ -207,7 +207,7 @@ async def test_a_database_of_a_newer_joblet_is_refused_and_left_alone(path: Path
     async with opened(path) as store:
         await create(store)
     sql(path, "PRAGMA user_version = 99")
-    with pytest.raises(StoreFailed, match="schema 99, this joblet knows up to 1: use a newer joblet"):
+    with pytest.raises(StoreFailed, match="schema 99, this joblet knows up to 2: use a newer joblet"):
         Store(path)
     assert sql(path, "PRAGMA user_version") == [(99,)]
     assert sql(path, "SELECT count(*) FROM jobs") == [(1,)]

@@ -30,7 +30,7 @@ from joblet.client.errors import (
     Unavailable,
     Unimplemented,
 )
-from joblet.client.jobs import JobInfo, StopResult
+from joblet.client.jobs import JobInfo, Receipt, StopResult
 
 __all__ = [
     "CallError",
@@ -49,6 +49,7 @@ __all__ = [
     "JobletError",
     "NotFound",
     "PermissionDenied",
+    "Receipt",
     "ResourceExhausted",
     "SettingsError",
     "StopResult",

@@ -74,16 +74,28 @@ class Client:
         max_cpu: int = 0,
         max_memory: int = 0,
         max_iobps: int = 0,
+        cpu_cores: str = "",
+        max_processes: int = 0,
+        max_open_files: int = 0,
+        max_disk: int = 0,
         wait_for_start: bool = False,
     ) -> Job:
         """Create a job and return it as soon as the server has it safe, or with `wait_for_start` has exec'd it.
 
-        Limits are percent of one core, MB, and bytes per second; 0 means the server's default.
+        Limits are percent of one core, MB of memory, bytes per second of disk I/O, cores such as `0-3,5`, processes,
+        open files of each, and MB in the work directory; 0 or empty means the server's default.
         """
-        for name, limit in (("maxCPU", max_cpu), ("maxMemory", max_memory), ("maxIOBPS", max_iobps)):
+        for name, limit in (
+            ("maxCPU", max_cpu),
+            ("maxMemory", max_memory),
+            ("maxIOBPS", max_iobps),
+            ("maxProcesses", max_processes),
+            ("maxOpenFiles", max_open_files),
+            ("maxDisk", max_disk),
+        ):
             if limit not in _INT32:
                 raise InvalidArgument(f"invalid {name}: {limit} is not a 32-bit number")
-        for text in (command, *args):
+        for text in (command, *args, cpu_cores):
             if any("\ud800" <= character <= "\udfff" for character in text):
                 raise InvalidArgument(f"invalid command: {text!r} is not UTF-8 text")
         request = pb.RunJobReq(
@@ -92,6 +104,10 @@ class Client:
             max_cpu=max_cpu,
             max_memory=max_memory,
             max_iobps=max_iobps,
+            cpu_cores=cpu_cores,
+            max_processes=max_processes,
+            max_open_files=max_open_files,
+            max_disk=max_disk,
             wait_for_start=wait_for_start,
         )
         answer = await self._call(self._stub.run_job(request, timeout=None if wait_for_start else self.config.timeout))

@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from joblet.proto import joblet as pb
 
 ENDED = frozenset({"COMPLETED", "FAILED", "STOPPED"})
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a job has used, by the kernel's own count; None is what the server's kernel does not count."""
+
+    wall_usec: int | None
+    """microseconds from exec to the end"""
+    cpu_usec: int | None
+    """microseconds of CPU time, of all its processes"""
+    throttled_usec: int | None
+    """microseconds it was kept from running by its CPU limit"""
+    memory_peak_bytes: int | None
+    """page cache included"""
+    io_read_bytes: int | None
+    """from disks"""
+    io_write_bytes: int | None
+    """to disks; on control groups v1 direct and synchronous writing only"""
+    processes_peak: int | None
+    """processes and threads at once, the job's init included"""
+    oom_kills: int | None
+    """processes killed for want of memory"""
 
 
 @dataclass(frozen=True)
@@ -33,6 +55,14 @@ class JobInfo:
     name: str = ""
     """the name in its workflow"""
     cpu_cores: str = ""
+    """the cores it may run on, such as `0-3,5`; empty is any"""
+    max_processes: int = 0
+    max_open_files: int = 0
+    """of each process"""
+    max_disk: int = 0
+    """MB in the work directory, 0 is unlimited"""
+    receipt: Receipt | None = None
+    """in the answer to `status`, once the command has ended"""
     scheduled_time: str = ""
     runtime: str = ""
     environment: dict[str, str] = field(default_factory=dict)
@@ -69,15 +99,24 @@ def info_of(message: pb.RunJobRes | pb.GetJobStatusRes | pb.Job) -> JobInfo:
         end_time=message.end_time,
         exit_code=message.exit_code,
         reason=message.reason,
+        cpu_cores=message.cpu_cores,
+        max_processes=message.max_processes,
+        max_open_files=message.max_open_files,
+        max_disk=message.max_disk,
     )
+    if isinstance(message, pb.GetJobStatusRes) and message.receipt is not None:
+        return replace(info, receipt=_receipt_of(message.receipt))
     return info if not isinstance(message, pb.Job) else _with_details(info, message)
+
+
+def _receipt_of(message: pb.Receipt) -> Receipt:
+    return Receipt(**{field.name: getattr(message, field.name) for field in fields(Receipt)})
 
 
 def _with_details(info: JobInfo, job: pb.Job) -> JobInfo:
     return replace(
         info,
         name=job.name,
-        cpu_cores=job.cpu_cores,
         scheduled_time=job.scheduled_time,
         runtime=job.runtime,
         environment=dict(job.environment),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from joblet.job import Job
+from joblet.job import Job, Receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Exit:
     launch_error: LaunchFailed | None = None
     log_bytes: int = 0
     log_lost: int = 0
-    stats: dict[str, int] = field(default_factory=dict)
+    receipt: Receipt = field(default_factory=Receipt)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import fcntl
 import logging
 import os
@@ -25,8 +26,8 @@ from joblet import __version__, config, job
 from joblet import log as logs_of_server
 from joblet.admission import Admission
 from joblet.config import Config, ConfigError
-from joblet.errors import StoreFailed
-from joblet.executor.local import LocalExecutor, Settings, ceiling
+from joblet.errors import HostUnable, StoreFailed
+from joblet.executor.local import LocalExecutor, Settings, View, ceiling
 from joblet.log import fields
 from joblet.logs import LogHub
 from joblet.runner import Policy, Runner
@@ -60,7 +61,7 @@ def serve(config_path: Path) -> int:
     listener = logs_of_server.start(settings.logging.level, settings.logging.format)
     try:
         uvloop.run(_serve(settings, config_path.absolute()))
-    except (ConfigError, StartError, StoreFailed) as error:
+    except (ConfigError, HostUnable, StartError, StoreFailed) as error:
         log.error("server cannot start", extra=fields(error=str(error)))
         return 1
     finally:
@@ -156,8 +157,18 @@ def _executor_settings(settings: Config, config_path: Path, state_dir: Path) -> 
         state_dir=state_dir,
         private=(*sorted(private - _never_masked()), config_path.resolve()),
         grace=settings.joblet.cleanupTimeout,
-        max_processes=settings.joblet.maxProcesses,
+        log_limit=settings.joblet.maxLogSize << 20,
+        view=_view(settings.isolation),
+        id_base=settings.isolation.idBase,
+        id_ranges=settings.isolation.idRanges,
     )
+
+
+def _view(section: config.IsolationSection) -> View:
+    read_only, writable, masked = (
+        tuple(map(Path, paths)) for paths in (section.readOnly, section.writable, section.masked)
+    )
+    return View(read_only, writable, masked, section.tmpSize << 20)
 
 
 def _never_masked() -> set[Path]:
@@ -167,15 +178,41 @@ def _never_masked() -> set[Path]:
 
 def _policy(settings: Config) -> Policy:
     section = settings.joblet
+    default = job.Limits(
+        max_cpu=section.defaultCpuLimit,
+        max_memory=section.defaultMemoryLimit,
+        max_iobps=section.defaultIoLimit,
+        max_processes=section.defaultProcessLimit,
+        max_open_files=section.defaultOpenFilesLimit,
+        max_disk=section.defaultDiskLimit,
+    )
     most = ceiling()
-    default = job.Limits(section.defaultCpuLimit, section.defaultMemoryLimit, section.defaultIoLimit)
     for key, value, bound in (
         ("defaultCpuLimit", default.max_cpu, most.max_cpu),
         ("defaultMemoryLimit", default.max_memory, most.max_memory),
     ):
         if value > bound:
             raise ConfigError(f"joblet.{key}: {value} is more than this host has ({bound})")
-    return Policy(default=default, ceiling=most, timeout=section.jobTimeout)
+    most = _lower(most, settings.ceilings)
+    roles = {str(role): _lower(most, section) for role, section in settings.ceilings.roles.items()}
+    return Policy(default=default, ceiling=most, role_ceilings=roles, timeout=section.jobTimeout)
+
+
+def _lower(most: job.Limits, section: config.Ceilings) -> job.Limits:
+    """The ceilings of `most`, those of the section where they are lower."""
+
+    def lower(bound: int, asked: int | None) -> int:
+        return bound if asked is None else min(bound, asked)
+
+    return dataclasses.replace(
+        most,
+        max_cpu=lower(most.max_cpu, section.maxCPU),
+        max_memory=lower(most.max_memory, section.maxMemory),
+        max_iobps=lower(most.max_iobps, section.maxIOBPS),
+        max_processes=lower(most.max_processes, section.maxProcesses),
+        max_open_files=lower(most.max_open_files, section.maxOpenFiles),
+        max_disk=lower(most.max_disk, section.maxDisk),
+    )
 
 
 def _grpc_server(settings: Config, services: list[JobletService | JobService]) -> Server:

@@ -11,7 +11,7 @@ from grpclib.server import Stream
 from joblet.clock import rfc3339
 from joblet.errors import InvalidArgument
 from joblet.executor.base import Executor
-from joblet.job import Job, Limits, State
+from joblet.job import Job, Limits, Receipt, State
 from joblet.logs import LogHub
 from joblet.logs.hub import Chunk
 from joblet.proto import joblet as pb
@@ -37,14 +37,24 @@ class JobletService(pb.JobletServiceBase):
                 await stream.send_message(response)
 
     async def run_job(self, message: pb.RunJobReq) -> pb.RunJobRes:
-        asked = Limits(message.max_cpu, message.max_memory, message.max_iobps)
-        live = await self._runner.submit(message.command, message.args, asked, caller.get().name)
+        asked = Limits(
+            message.max_cpu,
+            message.max_memory,
+            message.max_iobps,
+            message.max_processes,
+            message.max_open_files,
+            message.max_disk,
+            message.cpu_cores,
+        )
+        client = caller.get()
+        live = await self._runner.submit(message.command, message.args, asked, client.name, client.role)
         if message.wait_for_start:
             await live.launched.wait()
         return pb.RunJobRes(**self._fields(live.job))
 
     async def get_job_status(self, message: pb.GetJobStatusReq) -> pb.GetJobStatusRes:
-        return pb.GetJobStatusRes(**self._fields(await self._runner.get(message.id)))
+        job = await self._runner.get(message.id)
+        return pb.GetJobStatusRes(**self._fields(job), receipt=_receipt(job.receipt))
 
     async def stop_job(self, message: pb.StopJobReq) -> pb.StopJobRes:
         job = await self._runner.stop(message.id, f"stopped by {caller.get().name}")
@@ -85,6 +95,10 @@ class JobletService(pb.JobletServiceBase):
             "max_cpu": job.limits.max_cpu,
             "max_memory": job.limits.max_memory,
             "max_iobps": job.limits.max_iobps,
+            "max_processes": job.limits.max_processes,
+            "max_open_files": job.limits.max_open_files,
+            "max_disk": job.limits.max_disk,
+            "cpu_cores": job.limits.cpu_cores,
             "status": job.state,
             "start_time": rfc3339(job.started_at),
             "end_time": rfc3339(job.ended_at),
@@ -96,6 +110,21 @@ class JobletService(pb.JobletServiceBase):
         if job.state is State.PENDING:
             return f"waiting for a slot, place {self._runner.place(job)} in the queue"
         return job.reason
+
+
+def _receipt(receipt: Receipt | None) -> pb.Receipt | None:
+    if receipt is None:
+        return None
+    return pb.Receipt(
+        wall_usec=receipt.wall_usec,
+        cpu_usec=receipt.cpu_usec,
+        throttled_usec=receipt.throttled_usec,
+        memory_peak_bytes=receipt.memory_peak,
+        io_read_bytes=receipt.io_read,
+        io_write_bytes=receipt.io_write,
+        processes_peak=receipt.processes_peak,
+        oom_kills=receipt.oom_kills,
+    )
 
 
 class JobService(pb.JobServiceBase):

@@ -7,6 +7,7 @@ the next one, so that many jobs cost one fsync.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import queue
 import sqlite3
@@ -18,14 +19,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from joblet.errors import StoreFailed
-from joblet.job import Job, Limits, State, sources
+from joblet.job import Job, Limits, Receipt, State, sources
 from joblet.store.schema import migrate
 
 T = TypeVar("T")
 
 _COLUMNS = (
     "id, command, args, max_cpu, max_memory, max_iobps, state, owner, "
-    "created_at, started_at, exec_at, ended_at, exit_code, reason, stop_reason"
+    "created_at, started_at, exec_at, ended_at, exit_code, reason, stop_reason, "
+    "max_processes, max_open_files, max_disk, cpu_cores, receipt"
 )
 _BATCH = 256
 """changes in one commit at most; bounds the time the first of them waits"""
@@ -65,20 +67,26 @@ class Store:
         started_at = now if state is State.INITIALIZING else None
         values = (
             command, json.dumps(list(args)), limits.max_cpu, limits.max_memory, limits.max_iobps,
+            limits.max_processes, limits.max_open_files, limits.max_disk, limits.cpu_cores,
             state, owner, now, started_at,
         )  # fmt: skip
         sql = (
-            "INSERT INTO jobs (command, args, max_cpu, max_memory, max_iobps, state, owner, created_at, started_at) "
-            f"VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING {_COLUMNS}"
+            "INSERT INTO jobs (command, args, max_cpu, max_memory, max_iobps, max_processes, max_open_files, max_disk, "
+            f"cpu_cores, state, owner, created_at, started_at) VALUES ({', '.join('?' * len(values))}) "
+            f"RETURNING {_COLUMNS}"
         )
         return _job(await self._change(sql, values))
 
-    async def transition(self, job_id: int, target: State, **columns: int | str | None) -> Job:
+    async def transition(
+        self, job_id: int, target: State, *, receipt: Receipt | None = None, **columns: int | str | None
+    ) -> Job:
         """Move a job to `target`, setting `columns` with it, and return it as it is now.
 
         Raises StoreFailed when the state machine does not allow the move: a final state stays.
         """
         allowed = sources(target)
+        if receipt is not None:
+            columns["receipt"] = json.dumps(dataclasses.asdict(receipt))
         assignments = "".join(f", {name} = ?" for name in columns)
         marks = ", ".join("?" * len(allowed))
         sql = f"UPDATE jobs SET state = ?{assignments} WHERE id = ? AND state IN ({marks}) RETURNING {_COLUMNS}"
@@ -192,12 +200,13 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _job(row: tuple[Any, ...]) -> Job:
     (job_id, command, args, max_cpu, max_memory, max_iobps, state, owner,
-     created_at, started_at, exec_at, ended_at, exit_code, reason, stop_reason) = row  # fmt: skip
+     created_at, started_at, exec_at, ended_at, exit_code, reason, stop_reason,
+     max_processes, max_open_files, max_disk, cpu_cores, receipt) = row  # fmt: skip
     return Job(
         id=job_id,
         command=command,
         args=tuple(json.loads(args)),
-        limits=Limits(max_cpu, max_memory, max_iobps),
+        limits=Limits(max_cpu, max_memory, max_iobps, max_processes, max_open_files, max_disk, cpu_cores),
         state=State[state],
         owner=owner,
         created_at=created_at,
@@ -207,4 +216,5 @@ def _job(row: tuple[Any, ...]) -> Job:
         exit_code=exit_code,
         reason=reason,
         stop_reason=stop_reason,
+        receipt=Receipt(**json.loads(receipt)) if receipt else None,
     )

@@ -2,5 +2,6 @@
 
 from joblet.executor.local.executor import LocalExecutor, Settings
 from joblet.executor.local.host import ceiling
+from joblet.executor.local.spec import View
 
-__all__ = ["LocalExecutor", "Settings", "ceiling"]
+__all__ = ["LocalExecutor", "Settings", "View", "ceiling"]

@@ -30,7 +30,7 @@ class Cgroups(Protocol):
     def prepare(self) -> None:
         """Create what is above the jobs' groups. Raises OSError."""
 
-    def groups(self, name: str, limits: Limits, max_processes: int, devices: tuple[str, ...]) -> list[Group]:
+    def groups(self, name: str, limits: Limits, devices: tuple[str, ...]) -> list[Group]:
         """The groups of one job. `devices` are `MAJOR:MINOR` of the disks that an I/O limit covers.
 
         Raises HostUnable when the host has no controller for a limit.

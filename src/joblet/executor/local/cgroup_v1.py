@@ -10,43 +10,68 @@ from joblet.executor.local.cgroup import MIB, PERIOD_US, names_below, quota_us, 
 from joblet.executor.local.spec import Group
 from joblet.job import Limits
 
+NEEDED = ("cpu", "memory", "pids")
+USEFUL = ("blkio", "cpuacct", "cpuset")
+"""without them there is no I/O limit, no account of CPU time and no binding to cores"""
+
+Pairs = tuple[tuple[str, str], ...]
+
 
 class CgroupV1:
-    """Makes a group in each controller that limits a job. Groups lie below `joblet.slice/INSTANCE`."""
+    """Makes a group in each controller that limits or counts. Groups lie below `joblet.slice/INSTANCE`."""
 
     name = "v1"
 
     def __init__(self, mounts: dict[str, Path], instance: str) -> None:
         """`mounts` gives each controller's mount point. Raises HostUnable when a needed one is missing."""
-        missing = [controller for controller in ("cpu", "memory", "pids") if controller not in mounts]
+        missing = [controller for controller in NEEDED if controller not in mounts]
         if missing:
             raise HostUnable(f"cgroup setup failed: no {missing[0]} controller")
-        self._bases = {controller: mount / "joblet.slice" / instance for controller, mount in mounts.items()}
+        self._bases = {
+            controller: mounts[controller] / "joblet.slice" / instance
+            for controller in (*NEEDED, *USEFUL)
+            if controller in mounts
+        }
 
     def prepare(self) -> None:
-        for controller in ("cpu", "memory", "pids", "blkio"):
-            if controller in self._bases:
-                self._bases[controller].mkdir(parents=True, exist_ok=True)
+        for base in self._bases.values():
+            base.mkdir(parents=True, exist_ok=True)
+        if "cpuset" in self._bases:
+            # A new group has no cores and no memory nodes, and takes no process until it has: cpuset(7).
+            base = self._bases["cpuset"]
+            for group in (base.parent, base):
+                for file in ("cpuset.mems", "cpuset.cpus"):
+                    (group / file).write_text((group.parent / file).read_text())
 
-    def groups(self, name: str, limits: Limits, max_processes: int, devices: tuple[str, ...]) -> list[Group]:
+    def groups(self, name: str, limits: Limits, devices: tuple[str, ...]) -> list[Group]:
         memory = limits.max_memory * MIB
-        groups = [
-            self._group("cpu", name, (("cpu.cfs_period_us", PERIOD_US), ("cpu.cfs_quota_us", quota_us(limits)))),
-            self._group(
-                "memory",
-                name,
-                (("memory.limit_in_bytes", memory), *self._swap(memory)),
+        controllers: dict[str, tuple[Pairs, Pairs]] = {
+            "cpu": (
+                (("cpu.cfs_period_us", str(PERIOD_US)), ("cpu.cfs_quota_us", str(quota_us(limits)))),
+                (("throttled_nsec", "cpu.stat:throttled_time"),),
+            ),
+            "memory": (
+                (("memory.limit_in_bytes", str(memory)), *self._swap(memory)),
                 (("oom_kill", "memory.oom_control:oom_kill"), ("memory_peak", "memory.max_usage_in_bytes")),
             ),
-            self._group("pids", name, (("pids.max", max_processes),)),
-        ]
-        if limits.max_iobps:
-            if "blkio" not in self._bases:
-                raise HostUnable("cgroup setup failed: no blkio controller")
-            files = ("blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device")
-            settings = tuple((file, f"{device} {limits.max_iobps}") for device in devices for file in files)
-            groups.append(self._group("blkio", name, settings))
-        return groups
+            "pids": ((("pids.max", str(limits.max_processes)),), (("processes_peak", "pids.peak"),)),
+        }
+        if "cpuacct" in self._bases:
+            controllers["cpuacct"] = ((), (("cpu_nsec", "cpuacct.usage"),))
+        if "blkio" in self._bases:
+            counted = "blkio.throttle.io_service_bytes_recursive"
+            controllers["blkio"] = (
+                _throttle(limits, devices),
+                (("io_read", f"{counted}:Read"), ("io_write", f"{counted}:Write")),
+            )
+        elif limits.max_iobps:
+            raise HostUnable("cgroup setup failed: no blkio controller")
+        if limits.cpu_cores:
+            if "cpuset" not in self._bases:
+                raise HostUnable("cgroup setup failed: no cpuset controller")
+            nodes = (self._bases["cpuset"] / "cpuset.mems").read_text().strip()
+            controllers["cpuset"] = ((("cpuset.mems", nodes), ("cpuset.cpus", limits.cpu_cores)), ())
+        return self._merge(name, controllers)
 
     def clean(self, name: str) -> None:
         # Its init has died with the monitor, by the parent-death signal, and its namespace with that.
@@ -60,22 +85,29 @@ class CgroupV1:
         for base in self._bases.values():
             remove_unused((base, base.parent))
 
-    def _group(
-        self,
-        controller: str,
-        name: str,
-        settings: tuple[tuple[str, object], ...],
-        stats: tuple[tuple[str, str], ...] = (),
-    ) -> Group:
-        path = self._bases[controller] / name
-        return Group(path, False, tuple((file, str(value)) for file, value in settings), stats)
+    def _merge(self, name: str, controllers: dict[str, tuple[Pairs, Pairs]]) -> list[Group]:
+        """One group for the controllers that are mounted together, as cpu and cpuacct often are."""
+        merged: dict[Path, Group] = {}
+        for controller, (settings, stats) in controllers.items():
+            path = self._bases[controller] / name
+            before = merged.get(path, Group(path, False, ()))
+            oom = "memory.oom_control" if controller == "memory" else before.oom
+            merged[path] = Group(path, False, before.settings + settings, before.stats + stats, oom=oom)
+        return list(merged.values())
 
-    def _swap(self, memory: int) -> tuple[tuple[str, object], ...]:
+    def _swap(self, memory: int) -> Pairs:
         # Memory and swap together get the same bound, so swap adds nothing. Without swap accounting in the kernel the
         # group may not swap at all.
         if (self._bases["memory"] / "memory.memsw.limit_in_bytes").exists():
-            return (("memory.memsw.limit_in_bytes", memory),)
-        return (("memory.swappiness", 0),)
+            return (("memory.memsw.limit_in_bytes", str(memory)),)
+        return (("memory.swappiness", "0"),)
+
+
+def _throttle(limits: Limits, devices: tuple[str, ...]) -> Pairs:
+    if not limits.max_iobps:
+        return ()
+    files = ("blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device")
+    return tuple((file, f"{device} {limits.max_iobps}") for device in devices for file in files)
 
 
 def find_mounts(mountinfo: str) -> dict[str, Path]:

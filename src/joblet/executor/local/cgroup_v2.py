@@ -11,7 +11,19 @@ from joblet.executor.local.cgroup import MIB, PERIOD_US, names_below, quota_us, 
 from joblet.executor.local.spec import Group
 from joblet.job import Limits
 
-_NEEDED = ("cpu", "memory", "pids")
+NEEDED = ("cpu", "memory", "pids")
+USEFUL = ("io", "cpuset")
+"""without them there is no I/O limit and no account of it, and no binding to cores"""
+
+_STATS = (
+    ("oom_kill", "memory.events:oom_kill"),
+    ("memory_peak", "memory.peak"),
+    ("cpu_usec", "cpu.stat:usage_usec"),
+    ("throttled_usec", "cpu.stat:throttled_usec"),
+    ("processes_peak", "pids.peak"),
+    ("io_read", "io.stat:rbytes"),
+    ("io_write", "io.stat:wbytes"),
+)
 
 
 class CgroupV2:
@@ -25,10 +37,10 @@ class CgroupV2:
     def __init__(self, mount: Path, instance: str) -> None:
         """Raises HostUnable when a needed controller is missing."""
         available = (mount / "cgroup.controllers").read_text().split()
-        missing = [controller for controller in _NEEDED if controller not in available]
+        missing = [controller for controller in NEEDED if controller not in available]
         if missing:
             raise HostUnable(f"cgroup setup failed: no {missing[0]} controller")
-        self._controllers = [controller for controller in (*_NEEDED, "io", "cpuset") if controller in available]
+        self._controllers = [controller for controller in (*NEEDED, *USEFUL) if controller in available]
         self._mount = mount
         self._slice = mount / "joblet.slice"
         self._base = self._slice / instance
@@ -38,12 +50,12 @@ class CgroupV2:
         for parent in (self._mount, self._slice, self._base):
             (parent / "cgroup.subtree_control").write_text(" ".join(f"+{c}" for c in self._controllers))
 
-    def groups(self, name: str, limits: Limits, max_processes: int, devices: tuple[str, ...]) -> list[Group]:
+    def groups(self, name: str, limits: Limits, devices: tuple[str, ...]) -> list[Group]:
         settings: list[tuple[str, str]] = [
             ("cpu.max", f"{quota_us(limits)} {PERIOD_US}"),
             ("memory.max", str(limits.max_memory * MIB)),
             ("memory.oom.group", "1"),
-            ("pids.max", str(max_processes)),
+            ("pids.max", str(limits.max_processes)),
         ]
         # Absent when the kernel has no swap support at all, and then there is nothing to close.
         if os.path.exists("/proc/swaps"):
@@ -52,12 +64,11 @@ class CgroupV2:
             if "io" not in self._controllers:
                 raise HostUnable("cgroup setup failed: no io controller")
             settings += [("io.max", f"{device} rbps={limits.max_iobps} wbps={limits.max_iobps}") for device in devices]
-        stats = (
-            ("oom_kill", "memory.events:oom_kill"),
-            ("memory_peak", "memory.peak"),
-            ("cpu_usec", "cpu.stat:usage_usec"),
-        )
-        return [Group(self._base / name, True, tuple(settings), stats, "cgroup.kill")]
+        if limits.cpu_cores:
+            if "cpuset" not in self._controllers:
+                raise HostUnable("cgroup setup failed: no cpuset controller")
+            settings.append(("cpuset.cpus", limits.cpu_cores))
+        return [Group(self._base / name, True, tuple(settings), _STATS, "cgroup.kill")]
 
     def clean(self, name: str) -> None:
         with contextlib.suppress(OSError):

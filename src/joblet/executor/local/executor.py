@@ -17,14 +17,15 @@ from pathlib import Path
 from joblet import clock
 from joblet.errors import HostUnable
 from joblet.executor.base import Exit, LaunchFailed, Lost
-from joblet.executor.local import host, ranges, record, spec
+from joblet.executor.local import disk, host, ranges, record, spec
 from joblet.executor.local.cgroup import Cgroups
 from joblet.executor.local.record import BadRecord
 from joblet.executor.local.spawn import Process, spawn
+from joblet.executor.local.spec import View
 from joblet.job import Job, Limits
 
 _PROBE_ID = 0
-_PROBE_LIMITS = Limits(max_cpu=100, max_memory=64, max_iobps=0)
+_PROBE_LIMITS = Limits(max_cpu=100, max_memory=64, max_iobps=0, max_processes=16, max_open_files=64)
 _RECOVER_TRIES = 500
 _RECOVER_PAUSE = 0.01
 """seconds"""
@@ -39,21 +40,29 @@ class Settings:
     """paths no job may see, beside the state directory"""
     grace: float
     """seconds between SIGTERM and SIGKILL"""
-    max_processes: int
+    log_limit: int
+    """bytes of output that a log keeps; 0 is no limit"""
+    view: View
+    """what jobs see beside the host's system directories"""
+    id_base: int
+    id_ranges: int
 
 
 class LocalExecutor:
     """Launches shims and finds them again. The mutable state is the id ranges in use."""
 
     def __init__(self, settings: Settings, instance: str) -> None:
-        """`instance` tells this server's control groups from another's."""
+        """`instance` tells this server's control groups from another's.
+
+        Raises HostUnable when what the settings say that jobs see cannot be shown.
+        """
         self._settings = settings
         self._jobs = settings.state_dir / "jobs"
         self._jobs.mkdir(mode=0o700, exist_ok=True)
-        self._ranges = ranges.IdRanges()
+        self._ranges = ranges.IdRanges(settings.id_base, settings.id_ranges)
         self._instance = instance
         self._boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        self._view = host.default_view((settings.state_dir, *settings.private))
+        self._view = host.view(settings.view, (settings.state_dir, *settings.private))
         self._found_cgroups: Cgroups | None = None
 
     @property
@@ -152,11 +161,17 @@ class LocalExecutor:
                 uid_base=base,
                 id_count=ranges.COUNT,
                 grace_ms=round(self._settings.grace * 1000),
+                open_files=limits.max_open_files,
+                log_limit=self._settings.log_limit,
+                disk=limits.max_disk > 0,
                 view=self._view,
                 groups=self._groups(name, limits, directory),
                 argv=argv,
             )
-            pid, pidfd, report = await asyncio.to_thread(self._start, directory, job_id, base, order)
+            pid, pidfd, report = await asyncio.to_thread(self._start, directory, job_id, base, limits.max_disk, order)
+        except disk.DiskError as error:
+            self._ranges.give_back(base)
+            raise LaunchFailed("rootfs", 0, f"failed to create isolated environment: {error}") from error
         except HostUnable as error:
             self._ranges.give_back(base)
             raise LaunchFailed("cgroup", 0, str(error)) from error
@@ -176,10 +191,10 @@ class LocalExecutor:
     def _groups(self, name: str, limits: Limits, directory: Path) -> list[spec.Group]:
         devices: tuple[str, ...] = ()
         if limits.max_iobps:
-            devices = host.backing_disks([directory, *self._view.read_only])
-        return self._cgroups.groups(name, limits, self._settings.max_processes, devices)
+            devices = host.backing_disks([directory, *self._view.read_only, *self._view.writable])
+        return self._cgroups.groups(name, limits, devices)
 
-    def _start(self, directory: Path, job_id: int, base: int, order: bytes) -> tuple[int, int, int]:
+    def _start(self, directory: Path, job_id: int, base: int, megabytes: int, order: bytes) -> tuple[int, int, int]:
         """Prepare the job's directory and spawn its shim: pid, pidfd and the report pipe's read end."""
         with contextlib.ExitStack() as stack:
 
@@ -190,6 +205,8 @@ class LocalExecutor:
             work = directory / "work"
             work.mkdir(mode=0o700)
             os.chown(work, base, base)
+            if megabytes:
+                disk.make(directory / "disk", megabytes)
             folder = closing(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
             lock = closing(os.open("lock", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,12 +14,17 @@ from joblet.executor.local.cgroup import Cgroups
 from joblet.executor.local.spec import View
 from joblet.job import MAX_INT32, Limits
 
-_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc")
-_SECRETS = (
-    "/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-", "/etc/sudoers", "/etc/sudoers.d",
-    "/etc/ssh", "/etc/ssl/private", "/etc/joblet", "/etc/krb5.keytab", "/etc/machine-id",
+_SYSTEM = (
+    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc",
+    # what language runtimes ask for: how many cores there are, and what memory allocators go by
+    "/sys/devices/system/cpu", "/sys/devices/system/node", "/sys/kernel/mm/transparent_hugepage",
 )  # fmt: skip
-_TMP_BYTES = 256 << 20
+_SECRETS = (
+    "/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-", "/etc/security/opasswd",
+    "/etc/sudoers", "/etc/sudoers.d", "/etc/ssh", "/etc/ssl/private", "/etc/letsencrypt", "/etc/joblet",
+    "/etc/krb5.keytab", "/etc/ipsec.secrets", "/etc/wireguard", "/etc/NetworkManager/system-connections",
+    "/etc/apt/auth.conf", "/etc/apt/auth.conf.d", "/etc/docker", "/etc/kubernetes", "/etc/machine-id",
+)  # fmt: skip
 
 
 def find_cgroups(instance: str) -> Cgroups:
@@ -39,19 +45,48 @@ def _has_memory(unified: Path) -> bool:
 
 def ceiling() -> Limits:
     """The most a job may ask for on this host."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
-    return Limits(max_cpu=100 * (os.cpu_count() or 1), max_memory=memory, max_iobps=MAX_INT32)
+    return Limits(
+        max_cpu=100 * (os.cpu_count() or 1),
+        max_memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20,
+        max_iobps=MAX_INT32,
+        max_processes=int(Path("/proc/sys/kernel/pid_max").read_text(encoding="ascii")),
+        # what an infinite hard limit means: fs.nr_open (proc_sys_fs(5))
+        max_open_files=min(resource.getrlimit(resource.RLIMIT_NOFILE)[1] % 2**64, _most_open_files()),
+        max_disk=MAX_INT32,
+        cpu_cores=Path("/sys/devices/system/cpu/online").read_text(encoding="ascii").strip(),
+    )
 
 
-def default_view(private: Iterable[Path]) -> View:
-    """The host's system directories, without its secrets and without `private` paths."""
+def _most_open_files() -> int:
+    return min(int(Path("/proc/sys/fs/nr_open").read_text(encoding="ascii")), MAX_INT32)
+
+
+def view(more: View, private: Iterable[Path]) -> View:
+    """What jobs see: the host's system directories and `more`, without the host's secrets and `private` paths.
+
+    Raises HostUnable when a path of `more` cannot be shown as it should be.
+    """
+    private = [path.resolve() for path in private]
+    for path in (*more.read_only, *more.writable):
+        _check_shown(path)
+    for path in more.writable:
+        if any(path.is_relative_to(own) or own.is_relative_to(path) for own in private):
+            raise HostUnable(f"isolation.writable: {path} would lay the server's own files open to jobs")
+        if path.stat().st_uid == 0:
+            raise HostUnable(f"isolation.writable: {path} belongs to root; give it to an unprivileged user (chown)")
     shown = [Path(name) for name in _SYSTEM if os.path.lexists(name)]
     resolver = Path("/etc/resolv.conf").resolve()
     if resolver.exists() and not any(resolver.is_relative_to(path) for path in shown):
         shown.append(resolver)
-    masked = [Path(name) for name in _SECRETS]
-    masked += [path.resolve() for path in private]
-    return View(tuple(shown), tuple(masked), _TMP_BYTES)
+    masked = (*map(Path, _SECRETS), *more.masked, *private)
+    return View((*shown, *more.read_only), more.writable, masked, more.tmp_bytes)
+
+
+def _check_shown(path: Path) -> None:
+    if not path.exists():
+        raise HostUnable(f"isolation: {path} does not exist")
+    if path.resolve() != path:
+        raise HostUnable(f"isolation: {path} leads through a symbolic link; write {path.resolve()}")
 
 
 def backing_disks(paths: Iterable[Path]) -> tuple[str, ...]:

@@ -4,30 +4,41 @@ from __future__ import annotations
 
 from collections import deque
 
-BASE = 0x70000000
-"""above what systemd gives to its containers, below the signed 32-bit end"""
-
 COUNT = 65536
 """ids in a range"""
 
-_RANGES = 4096
-
 
 class IdRanges:
-    """The mutable state is the free ranges; the longest unused is given out next."""
+    """The mutable state is the free ranges of the pool, the longest unused first, and what lives outside the pool.
 
-    def __init__(self) -> None:
-        self._free = deque(BASE + index * COUNT for index in range(_RANGES))
+    A job found again may have a range of another pool, from before the configuration changed.
+    """
+
+    def __init__(self, base: int, ranges: int) -> None:
+        """A pool of `ranges` ranges of COUNT ids, the first from `base` on."""
+        self._pool = range(base, base + ranges * COUNT, COUNT)
+        self._free = deque(self._pool)
+        self._foreign: list[int] = []
 
     def take(self) -> int:
         """First id of a free range. Raises IndexError when every range is in use."""
-        return self._free.popleft()
+        for _ in range(len(self._free)):
+            first = self._free.popleft()
+            if all(abs(first - other) >= COUNT for other in self._foreign):
+                return first
+            self._free.append(first)
+        raise IndexError("every range of user ids is in use")
 
     def claim(self, base: int) -> None:
-        """Mark the range of a job found again as in use. One that is not of the pool needs no marking."""
+        """Mark the range of a job found again as in use."""
         if base in self._free:
             self._free.remove(base)
+        else:
+            self._foreign.append(base)
 
     def give_back(self, base: int) -> None:
-        if BASE <= base < BASE + _RANGES * COUNT:
+        """A job has ended and nothing of it is left."""
+        if base in self._foreign:
+            self._foreign.remove(base)
+        elif base in self._pool:
             self._free.append(base)

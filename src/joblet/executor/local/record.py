@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from joblet.executor.base import Exit, LaunchFailed
+from joblet.job import Receipt
 
 _REPORT_MOST = 4096
 
@@ -73,7 +74,24 @@ def read_exit(directory: Path) -> Exit | None:
         launch_error=launch_error,
         log_bytes=_number(pairs, "log_bytes") if "log_bytes" in pairs else 0,
         log_lost=_number(pairs, "log_lost") if "log_lost" in pairs else 0,
-        stats={key.removeprefix("stat."): _number(pairs, key) for key in pairs if key.startswith("stat.")},
+        receipt=_receipt({key.removeprefix("stat."): _number(pairs, key) for key in pairs if key.startswith("stat.")}),
+    )
+
+
+def _receipt(stats: dict[str, int]) -> Receipt:
+    def usec(name: str) -> int | None:
+        nanoseconds = stats.get(f"{name}_nsec")  # v1 counts these
+        return stats.get(f"{name}_usec") if nanoseconds is None else nanoseconds // 1000
+
+    return Receipt(
+        wall_usec=usec("wall"),
+        cpu_usec=usec("cpu"),
+        throttled_usec=usec("throttled"),
+        memory_peak=stats.get("memory_peak"),
+        io_read=stats.get("io_read"),
+        io_write=stats.get("io_write"),
+        processes_peak=stats.get("processes_peak"),
+        oom_kills=stats.get("oom_kill"),
     )
 
 

@@ -22,6 +22,7 @@ __all__ = (
     "Jobs",
     "ListWorkflowsRequest",
     "ListWorkflowsResponse",
+    "Receipt",
     "RunJobReq",
     "RunJobRes",
     "RunWorkflowRequest",
@@ -136,6 +137,33 @@ class GetJobStatusRes(betterproto2.Message):
     reason: "str" = betterproto2.field(11, betterproto2.TYPE_STRING)
     """
     extension: why the job is in its status
+    """
+
+    cpu_cores: "str" = betterproto2.field(12, betterproto2.TYPE_STRING)
+    """
+    extension: the cores it may run on; empty is any
+    """
+
+    max_processes: "int" = betterproto2.field(13, betterproto2.TYPE_INT32)
+    """
+    extension: processes and threads at once
+    """
+
+    max_open_files: "int" = betterproto2.field(14, betterproto2.TYPE_INT32)
+    """
+    extension: open files of each process
+    """
+
+    max_disk: "int" = betterproto2.field(15, betterproto2.TYPE_INT32)
+    """
+    extension: MB in the work directory, 0 is unlimited
+    """
+
+    receipt: "Receipt | None" = betterproto2.field(
+        16, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    extension: what the job has used, once its command has ended
     """
 
 
@@ -289,6 +317,21 @@ class Job(betterproto2.Message):
     extension: why the job is in its status
     """
 
+    max_processes: "int" = betterproto2.field(18, betterproto2.TYPE_INT32)
+    """
+    extension: processes and threads at once
+    """
+
+    max_open_files: "int" = betterproto2.field(19, betterproto2.TYPE_INT32)
+    """
+    extension: open files of each process
+    """
+
+    max_disk: "int" = betterproto2.field(20, betterproto2.TYPE_INT32)
+    """
+    extension: MB in the work directory, 0 is unlimited
+    """
+
 
 default_message_pool.register_message("joblet", "Job", Job)
 
@@ -324,6 +367,72 @@ default_message_pool.register_message(
 
 
 @dataclass(eq=False, repr=False)
+class Receipt(betterproto2.Message):
+    """
+    What a job has used, by the kernel's own count. A field is absent where this kernel does not count it.
+    """
+
+    wall_usec: "int | None" = betterproto2.field(
+        1, betterproto2.TYPE_INT64, optional=True
+    )
+    """
+    Microseconds from exec to the end
+    """
+
+    cpu_usec: "int | None" = betterproto2.field(
+        2, betterproto2.TYPE_INT64, optional=True
+    )
+    """
+    Microseconds of CPU time, of all its processes
+    """
+
+    throttled_usec: "int | None" = betterproto2.field(
+        3, betterproto2.TYPE_INT64, optional=True
+    )
+    """
+    Microseconds it was kept from running by its CPU limit
+    """
+
+    memory_peak_bytes: "int | None" = betterproto2.field(
+        4, betterproto2.TYPE_INT64, optional=True
+    )
+    """
+    Page cache included
+    """
+
+    io_read_bytes: "int | None" = betterproto2.field(
+        5, betterproto2.TYPE_INT64, optional=True
+    )
+    """
+    From disks
+    """
+
+    io_write_bytes: "int | None" = betterproto2.field(
+        6, betterproto2.TYPE_INT64, optional=True
+    )
+    """
+    To disks; on control groups v1 direct and synchronous writing only
+    """
+
+    processes_peak: "int | None" = betterproto2.field(
+        7, betterproto2.TYPE_INT64, optional=True
+    )
+    """
+    Processes and threads at once, the job's init included
+    """
+
+    oom_kills: "int | None" = betterproto2.field(
+        8, betterproto2.TYPE_INT64, optional=True
+    )
+    """
+    Processes killed for want of memory
+    """
+
+
+default_message_pool.register_message("joblet", "Receipt", Receipt)
+
+
+@dataclass(eq=False, repr=False)
 class RunJobReq(betterproto2.Message):
     command: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
@@ -355,6 +464,26 @@ class RunJobReq(betterproto2.Message):
     extension: answer when the command has been exec'd or has failed to be
     """
 
+    cpu_cores: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
+    """
+    extension: the cores to run on, such as "0-3,5"; empty is any
+    """
+
+    max_processes: "int" = betterproto2.field(8, betterproto2.TYPE_INT32)
+    """
+    extension: processes and threads at once
+    """
+
+    max_open_files: "int" = betterproto2.field(9, betterproto2.TYPE_INT32)
+    """
+    extension: open files of each process
+    """
+
+    max_disk: "int" = betterproto2.field(10, betterproto2.TYPE_INT32)
+    """
+    extension: MB in the work directory
+    """
+
 
 default_message_pool.register_message("joblet", "RunJobReq", RunJobReq)
 
@@ -384,6 +513,26 @@ class RunJobRes(betterproto2.Message):
     reason: "str" = betterproto2.field(11, betterproto2.TYPE_STRING)
     """
     extension: why the job is in its status
+    """
+
+    cpu_cores: "str" = betterproto2.field(12, betterproto2.TYPE_STRING)
+    """
+    extension: the cores it may run on; empty is any
+    """
+
+    max_processes: "int" = betterproto2.field(13, betterproto2.TYPE_INT32)
+    """
+    extension: processes and threads at once
+    """
+
+    max_open_files: "int" = betterproto2.field(14, betterproto2.TYPE_INT32)
+    """
+    extension: open files of each process
+    """
+
+    max_disk: "int" = betterproto2.field(15, betterproto2.TYPE_INT32)
+    """
+    extension: MB in the work directory, 0 is unlimited
     """
 
 
