@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import fcntl
 import logging
 import os
@@ -22,18 +21,19 @@ from grpclib.health.service import Health
 from grpclib.reflection.service import ServerReflection
 from grpclib.server import Server
 
-from joblet import __version__, config, job
+from joblet import __version__, config
 from joblet import log as logs_of_server
 from joblet.admission import Admission
 from joblet.config import Config, ConfigError
 from joblet.errors import HostUnable, StoreFailed
-from joblet.executor.local import LocalExecutor, Settings, View, ceiling
+from joblet.executor.local import LocalExecutor
 from joblet.log import fields
 from joblet.logs import LogHub
-from joblet.runner import Policy, Runner
+from joblet.runner import Runner
 from joblet.server.descriptors import Descriptors
 from joblet.server.jobs import JobletService, JobService
 from joblet.server.rpc import Codec, Gate
+from joblet.server.settings import executor_settings, policy
 from joblet.server.tls import server_context
 from joblet.store import Store
 
@@ -78,10 +78,10 @@ async def _serve(settings: Config, config_path: Path) -> None:
         store = Store(state_dir / "joblet.db")
         stack.push_async_callback(store.close)
         hub = LogHub()
-        executor = LocalExecutor(_executor_settings(settings, config_path, state_dir), _instance(state_dir))
+        executor = LocalExecutor(executor_settings(settings, config_path, state_dir), _instance(state_dir))
         stack.callback(executor.close)
         admission = Admission(settings.joblet.maxConcurrentJobs, settings.joblet.maxQueuedJobs)
-        runner = Runner(store, executor, admission, hub, _policy(settings))
+        runner = Runner(store, executor, admission, hub, policy(settings))
         await runner.recover()
         await executor.clean_leftovers(runner.live_names())
         await runner.probe()
@@ -148,71 +148,6 @@ def _instance(state_dir: Path) -> str:
     name = secrets.token_hex(4)
     path.write_text(name + "\n", encoding="ascii")
     return name
-
-
-def _executor_settings(settings: Config, config_path: Path, state_dir: Path) -> Settings:
-    files = (settings.security.caCert, settings.security.serverCert, settings.security.serverKey)
-    private = {(config_path.parent / value).resolve().parent for value in files if not config.is_pem(value)}
-    return Settings(
-        state_dir=state_dir,
-        private=(*sorted(private - _never_masked()), config_path.resolve()),
-        grace=settings.joblet.cleanupTimeout,
-        log_limit=settings.joblet.maxLogSize << 20,
-        view=_view(settings.isolation),
-        id_base=settings.isolation.idBase,
-        id_ranges=settings.isolation.idRanges,
-    )
-
-
-def _view(section: config.IsolationSection) -> View:
-    read_only, writable, masked = (
-        tuple(map(Path, paths)) for paths in (section.readOnly, section.writable, section.masked)
-    )
-    return View(read_only, writable, masked, section.tmpSize << 20)
-
-
-def _never_masked() -> set[Path]:
-    """Directories that jobs need; keys that lie in one are protected by their mode alone."""
-    return {Path(name).resolve() for name in ("/", "/etc", "/usr", "/usr/lib", "/usr/bin", "/usr/local", "/usr/share")}
-
-
-def _policy(settings: Config) -> Policy:
-    section = settings.joblet
-    default = job.Limits(
-        max_cpu=section.defaultCpuLimit,
-        max_memory=section.defaultMemoryLimit,
-        max_iobps=section.defaultIoLimit,
-        max_processes=section.defaultProcessLimit,
-        max_open_files=section.defaultOpenFilesLimit,
-        max_disk=section.defaultDiskLimit,
-    )
-    most = ceiling()
-    for key, value, bound in (
-        ("defaultCpuLimit", default.max_cpu, most.max_cpu),
-        ("defaultMemoryLimit", default.max_memory, most.max_memory),
-    ):
-        if value > bound:
-            raise ConfigError(f"joblet.{key}: {value} is more than this host has ({bound})")
-    most = _lower(most, settings.ceilings)
-    roles = {str(role): _lower(most, section) for role, section in settings.ceilings.roles.items()}
-    return Policy(default=default, ceiling=most, role_ceilings=roles, timeout=section.jobTimeout)
-
-
-def _lower(most: job.Limits, section: config.Ceilings) -> job.Limits:
-    """The ceilings of `most`, those of the section where they are lower."""
-
-    def lower(bound: int, asked: int | None) -> int:
-        return bound if asked is None else min(bound, asked)
-
-    return dataclasses.replace(
-        most,
-        max_cpu=lower(most.max_cpu, section.maxCPU),
-        max_memory=lower(most.max_memory, section.maxMemory),
-        max_iobps=lower(most.max_iobps, section.maxIOBPS),
-        max_processes=lower(most.max_processes, section.maxProcesses),
-        max_open_files=lower(most.max_open_files, section.maxOpenFiles),
-        max_disk=lower(most.max_disk, section.maxDisk),
-    )
 
 
 def _grpc_server(settings: Config, services: list[JobletService | JobService]) -> Server:
