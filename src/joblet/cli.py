@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,9 @@ app = typer.Typer(
     help="Run commands on this Linux host as isolated jobs, for clients over mutual TLS.",
 )
 app.add_typer(certs_cli.app, name="certs")
+
+Config = Annotated[Path, typer.Option("--config", help="The configuration file.")]
+DEFAULT_CONFIG = Path("/opt/joblet/joblet-config.yml")
 
 
 def _show_version(wanted: bool) -> None:
@@ -42,16 +46,38 @@ def version() -> None:
 
 @app.command()
 def serve(
-    config: Annotated[Path, typer.Option("--config", help="The configuration file.")] = Path(
-        "/opt/joblet/joblet-config.yml"
-    ),
+    config: Config = DEFAULT_CONFIG,
 ) -> None:
     """Serve in the foreground until SIGTERM or SIGINT. Jobs outlive the server."""
-    if sys.platform != "linux":
-        raise command_line.Failure(f"job execution requires Linux server (current: {sys.platform})")
+    _need_linux()
     from joblet.server import app as server
 
     raise typer.Exit(server.serve(config))
+
+
+@app.command()
+def doctor(
+    config: Config = DEFAULT_CONFIG,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what this host offers to jobs, what joblet uses of it, and what to do about each gap.
+
+    The exit status is 0 when jobs can run here. Root learns more than others do.
+    """
+    _need_linux()
+    from joblet.doctor import examine, render
+
+    report = examine(config)
+    if as_json:
+        command_line.write(json.dumps(report.as_dict(), indent=2) + "\n")
+    else:
+        command_line.write(render(report, terminal=sys.stdout.isatty()))
+    raise typer.Exit(report.status)
+
+
+def _need_linux() -> None:
+    if sys.platform != "linux":
+        raise command_line.Failure(f"job execution requires Linux server (current: {sys.platform})")
 
 
 def main() -> None:
