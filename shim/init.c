@@ -13,6 +13,7 @@
 #include "landlock.h"
 #include "namespaces.h"
 #include "privileges.h"
+#include "record.h"
 #include "rootfs.h"
 
 /* The init's only descriptors beside 0, 1 and 2: so many from IDMAPS on as there are writable paths. */
@@ -157,6 +158,7 @@ static pid_t execute(const struct spec *spec, volatile int *error)
 static pid_t start_command(const struct spec *spec)
 {
     volatile int error;
+    int64_t at = monotonic_us();
     pid_t command = execute(spec, &error);
     if (command < 0)
         die(STAGE_EXEC, "vfork");
@@ -164,7 +166,7 @@ static pid_t start_command(const struct spec *spec)
     if (errno)
         die(STAGE_EXEC, "execve");
     close(OUTPUT); /* or the monitor would never see its end */
-    tell(&(struct message){.kind = MESSAGE_STARTED});
+    tell(&(struct message){.kind = MESSAGE_STARTED, .at = at});
     return command;
 }
 
@@ -175,7 +177,7 @@ static void reap(pid_t command)
     pid_t pid;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
         if (pid == command) {
-            tell(&(struct message){.kind = MESSAGE_ENDED, .status = status});
+            tell(&(struct message){.kind = MESSAGE_ENDED, .status = status, .at = monotonic_us()});
             _exit(0); /* and the kernel kills what is left: pid_namespaces(7) */
         }
 }

@@ -2,6 +2,8 @@
 #ifndef JOBLET_INIT_H
 #define JOBLET_INIT_H
 
+#include <stdint.h>
+
 #include "die.h"
 #include "spec.h"
 
@@ -14,6 +16,7 @@ struct message {
         MESSAGE_ENDED,    /* with the command's wait status */
     } kind;
     int status;
+    int64_t at; /* STARTED and ENDED: when, CLOCK_MONOTONIC in microseconds; the monitor may read of it late */
     struct failure failure;
 };
 

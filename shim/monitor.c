@@ -1,7 +1,6 @@
 #include "monitor.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -12,7 +11,6 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 
 #include "init.h"
 #include "kernel.h"
@@ -52,13 +50,6 @@ void monitor_groups(struct monitor *monitor)
     monitor->oom = groups_watch_oom(&monitor->groups);
 }
 
-static int64_t monotonic_us(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
 static int64_t monotonic_ms(void)
 {
     return monotonic_us() / 1000;
@@ -79,13 +70,13 @@ static bool receive(struct monitor *monitor, struct message *message, int flags)
     return length == sizeof *message;
 }
 
-/* Waits for the init to come that far. */
-static void await(struct monitor *monitor, int kind)
+/* Waits for the init to come that far; when it did. */
+static int64_t await(struct monitor *monitor, int kind)
 {
     struct message message;
     bool told = receive(monitor, &message, 0);
     if (told && (int)message.kind == kind)
-        return;
+        return message.at;
     if (!told || message.kind != MESSAGE_FAILED) {
         errno = ECHILD;
         die(STAGE_NAMESPACE, "init has died");
@@ -140,10 +131,8 @@ void monitor_launch(struct monitor *monitor)
     await(monitor, MESSAGE_UNMAPPED);
     map_ids(monitor->init, monitor->spec.uid_base, monitor->spec.id_count);
     let_go_on(monitor);
-    await(monitor, MESSAGE_STARTED);
-
+    monitor->outcome.began = await(monitor, MESSAGE_STARTED);
     monitor->outcome.started_at = now_ns();
-    monitor->began = monotonic_us();
     record_started(FD_DIR, monitor->init, monitor->outcome.started_at);
     report_started(FD_REPORT, monitor->init);
     close(FD_REPORT);
@@ -268,11 +257,12 @@ void monitor_watch(struct monitor *monitor)
 static void read_status(struct monitor *monitor)
 {
     struct outcome *outcome = &monitor->outcome;
-    struct message message;
+    struct message message = {.kind = MESSAGE_FAILED};
     int status = SIGKILL;
     RETRY(waitpid(monitor->init, &status, 0));
     if (receive(monitor, &message, MSG_DONTWAIT) && message.kind == MESSAGE_ENDED)
         status = message.status;
+    outcome->lasted = (message.kind == MESSAGE_ENDED ? message.at : monotonic_us()) - outcome->began;
     outcome->kind = WIFEXITED(status) ? OUTCOME_EXITED : OUTCOME_SIGNALED;
     outcome->number = WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status);
 }
@@ -298,13 +288,10 @@ static void drain_rest(struct monitor *monitor)
 static void write_end(struct monitor *monitor)
 {
     struct outcome *outcome = &monitor->outcome;
-    char stats[STATS_SIZE] = "";
-    size_t length = 0;
+    char stats[STATS_SIZE];
     outcome->ended_at = now_ns();
-    if (outcome->kind != OUTCOME_FAILED)
-        length = (size_t)snprintf(stats, sizeof stats, "stat.wall_usec=%" PRId64 "\n", monotonic_us() - monitor->began);
     groups_settle(&monitor->groups);
-    stats[groups_stat(&monitor->groups, stats, length, sizeof stats)] = '\0';
+    stats[groups_stat(&monitor->groups, stats, 0, sizeof stats)] = '\0';
     groups_remove(&monitor->groups);
     outcome->log_bytes = log_finish(&monitor->log);
     outcome->log_lost = monitor->log.lost;

@@ -24,7 +24,6 @@ struct monitor {
     int pidfd;  /* of the init */
     int oom;    /* eventfd of a v1 group that ran out of memory, -1 where the kernel ends the whole group itself */
     int socket; /* to the init */
-    int64_t began; /* CLOCK_MONOTONIC in microseconds, when the command was exec'd */
     struct outcome outcome;
 };
 

@@ -31,6 +31,13 @@ int64_t now_ns(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+int64_t monotonic_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
 static int create(int dir, const char *name)
 {
     return openat(dir, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -207,6 +214,8 @@ void record_exit(int dir, const struct outcome *outcome, const char *stats)
     add(&record, "ended_at=%" PRId64 "\nlog_bytes=%" PRIu64 "\n", outcome->ended_at, outcome->log_bytes);
     if (outcome->log_lost)
         add(&record, "log_lost=%" PRIu64 "\n", outcome->log_lost);
+    if (outcome->kind != OUTCOME_FAILED)
+        add(&record, "stat.wall_usec=%" PRId64 "\n", outcome->lasted);
     add(&record, "%send=1\n", stats);
 
     /* The name is given only to what is on the disk, and is on the disk before the lock is free: fsync(2). */

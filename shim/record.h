@@ -15,12 +15,14 @@ struct outcome {
     const char *command; /* argv[0], for the failure's sentence */
     const char *stop;    /* `term`, `kill` or NULL */
     int64_t started_at, ended_at;
+    int64_t began, lasted; /* of the command, CLOCK_MONOTONIC in microseconds */
     uint64_t log_bytes, log_lost;
 };
 
 enum { SENTENCE_SIZE = 512, STATS_SIZE = 6144, RECORD_SIZE = 8192 };
 
 int64_t now_ns(void);
+int64_t monotonic_us(void);
 
 /* Says who watches the job; dies at STAGE_LOG. */
 void record_monitor(int dir);

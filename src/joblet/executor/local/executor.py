@@ -81,14 +81,14 @@ class LocalExecutor:
         """The job's raw output."""
         return self._jobs / str(job_id) / "log"
 
-    async def probe(self) -> None:
+    async def probe(self, limits: Limits = _PROBE_LIMITS) -> None:
         """Launch a job of nothing, as any other is launched. Raises HostUnable with the stage's sentence."""
         try:
             directory = Path(tempfile.mkdtemp(prefix="probe-", dir=self._settings.state_dir))
         except OSError as error:
             raise HostUnable(f"log setup failed: {_text(error)}") from error
         try:
-            running = await self._launch(directory, _PROBE_ID, "probe", _PROBE_LIMITS, ["true"])
+            running = await self._launch(directory, _PROBE_ID, "probe", limits, ["true"])
             await running.wait()
         except LaunchFailed as error:
             raise HostUnable(str(error)) from error
@@ -191,7 +191,7 @@ class LocalExecutor:
     def _groups(self, name: str, limits: Limits, directory: Path) -> list[spec.Group]:
         devices: tuple[str, ...] = ()
         if limits.max_iobps:
-            devices = host.backing_disks([directory, *self._view.read_only, *self._view.writable])
+            devices = host.backing_disks([directory, *host.on_disks(self._view)])
         return self._cgroups.groups(name, limits, devices)
 
     def _start(self, directory: Path, job_id: int, base: int, megabytes: int, order: bytes) -> tuple[int, int, int]:

@@ -89,6 +89,11 @@ def _check_shown(path: Path) -> None:
         raise HostUnable(f"isolation: {path} leads through a symbolic link; write {path.resolve()}")
 
 
+def on_disks(view: View) -> list[Path]:
+    """The paths of a view whose reading or writing is disk I/O."""
+    return [path for path in (*view.read_only, *view.writable) if not path.is_relative_to("/sys")]
+
+
 def backing_disks(paths: Iterable[Path]) -> tuple[str, ...]:
     """`MAJOR:MINOR` of the whole disks behind `paths`, where I/O limits apply.
 
