@@ -143,7 +143,7 @@ def _judge_files(found: Hierarchies, groups: dict[str, Path], *, tried: bool) ->
 
 def judge_swap_v1(accounted: bool) -> Row:
     if accounted:
-        return Row("swap", "memory.memsw.limit_in_bytes", "closed to jobs: memory and swap have one bound")
+        return Row("swap", "accounted", "closed to jobs: one bound for memory and swap (memory.memsw)")
     return Row("swap", "not accounted", "closed to jobs by memory.swappiness=0")
 
 
