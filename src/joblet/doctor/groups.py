@@ -60,7 +60,7 @@ def judge_mode(found: Hierarchies) -> Row:
         advice = "Mount control groups at /sys/fs/cgroup, as systemd does."
         return Row("mode", "no control groups are mounted", "limits", Verdict.FAILS, advice)
     if found.used == "v2":
-        return Row("mode", found.mode, "v2")
+        return Row("mode", found.mode, "v2: one group for each job, killed whole")
     host = "hybrid: v1, and v2 without memory" if found.mode == "hybrid" else "v1"
     use = "v1: --max-iobps holds for direct I/O only, not for writes through the page cache"
     return Row("mode", host, use, Verdict.GAP, f"Boot with {_UNIFIED} for v2, which limits both.")
