@@ -103,7 +103,7 @@ async def _look_for_victims(scene: Scene, attempt: Attempt) -> Outcome:
     if news is None or "sent" not in news:
         return reported(news)
     dead = []
-    if scene.victims.process.returncode is not None:
+    if not await scene.victims.process_lives():
         dead.append("a process of the host")
     if not await scene.victims.job.lives():
         dead.append("another job")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from itertools import groupby
 
-from joblet.client import Client, JobletError
+from joblet.client import Client, InvalidArgument, JobletError
 from joblet.escape import observed, program
 from joblet.escape.attempts.frame import Attempt
 from joblet.escape.observed import Scene, reported
@@ -14,6 +14,8 @@ from joblet.escape.verdict import DONE, UNTRIED, Outcome, Result, judge
 from joblet.escape.victims import HostContext, make_victims
 
 OUT_OF_MEMORY = "out of memory"
+LAUNCH_FAILED = "joblet: "
+"""what the log of a job begins with that was never run: shim/PROTOCOL.md"""
 
 
 async def run(client: Client, host: HostContext, tell: Callable[[Result], None] = lambda result: None) -> list[Result]:
@@ -61,7 +63,7 @@ async def _make_alone(scene: Scene, attempt: Attempt) -> Outcome:
     """In a job of its own; after that the server must answer, and run another."""
     try:
         outcome = await (observed.observe if attempt.observed else _make_limited)(scene, attempt)
-    except JobletError as error:
+    except InvalidArgument as error:  # its limits are beyond the server's ceilings
         outcome = Outcome(UNTRIED, str(error))
     if failure := await _fault_of(scene.runner):
         return Outcome(DONE, f"after it {failure}")
@@ -76,7 +78,7 @@ async def _make_limited(scene: Scene, attempt: Attempt) -> Outcome:
     reason = await run.reason()
     if OUT_OF_MEMORY in reason:
         return Outcome(OUT_OF_MEMORY, reason)
-    if told is not None and "noise" in told:
+    if told is not None and str(told.get("noise")).startswith(LAUNCH_FAILED):
         return Outcome(UNTRIED, f"the job has not run: {reason}")
     return reported(told)
 

@@ -27,8 +27,10 @@ _PROCESS = """\
 import ctypes, os, sys
 zeros = ctypes.create_string_buffer(64)
 print(os.getpid(), ctypes.addressof(zeros), flush=True)
-sys.stdin.read()
+for line in sys.stdin:
+    print(line, end="", flush=True)
 """
+"""It answers what it is told, and ends when nobody can tell it any more."""
 
 
 class EscapeError(Exception):
@@ -59,6 +61,15 @@ class Victims:
     process: asyncio.subprocess.Process
     job: Run
     context: dict[str, Any]
+
+    async def process_lives(self) -> bool:
+        """Whether the process of the host answers."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with contextlib.suppress(ConnectionError):
+            self.process.stdin.write(b"?\n")
+            await self.process.stdin.drain()
+        return await self.process.stdout.readline() == b"?\n"
 
 
 @asynccontextmanager

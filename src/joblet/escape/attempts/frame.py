@@ -77,7 +77,7 @@ def attempt(
     machine: str = "",
     limits: dict[str, int] | None = None,
     observed: bool = False,
-    seconds: int = 60,
+    seconds: int = 120,
 ) -> Callable[[Callable[[Context], str]], Callable[[Context], str]]:
     """Make a function an attempt that is refused by one of `expect`."""
 
@@ -209,6 +209,7 @@ def run(names: list[str], context: Context) -> None:
         if one.machine not in ("", platform.machine()):
             outcome, detail = "not tried", f"only for {one.machine}"
         elif one.observed:
+            signal.alarm(one.seconds)  # the observer must not wait for ever
             outcome, detail = outcome_of(one.act, context)
         else:
             outcome, detail = run_apart(one, context)

@@ -10,7 +10,7 @@ import time
 
 from joblet.escape.attempts.frame import Context, attempt, tell
 
-PATIENCE = 120
+PATIENCE = 100
 """seconds after which what has escaped ends by itself"""
 
 
