@@ -41,6 +41,7 @@ def host_context(settings: Config, config_path: Path) -> HostContext:
         config=config_path.resolve(),
         keys=keys,
         shown=tuple(map(Path, (*shown.readOnly, *shown.writable))),
+        writable=tuple(map(Path, shown.writable)),
         scratch_megabytes=shown.tmpSize,
         log_megabytes=settings.joblet.maxLogSize,
     )
