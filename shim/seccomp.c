@@ -50,7 +50,8 @@ struct range {
  * call it, the cpuset binds it), landlock_* and seccomp (they only take away), pkey_* and process_mrelease. Taken away
  * although it looks harmless: migrate_pages and move_pages, which make every processor empty its lists of pages; ustat,
  * which tells the free space of any file system by its device's number; sysfs, uselib and remap_file_pages, which only
- * history calls. */
+ * history calls. And io_setup: what there is of it (fs.aio-max-nr) is one store for the whole host, that any one job could
+ * empty; databases do without it on kernels that lack it. */
 
 /* The same numbers everywhere. What came after the newest call that this page knows does not exist for a job: a
  * kernel may be younger than its judgement here. The x32 entry points are such numbers too (bit 30). */
@@ -93,6 +94,7 @@ static const struct range ranges[] = {
     {163, 180, DENIED}, /* acct, settimeofday, mount, umount2, swapon, swapoff, reboot, sethostname, setdomainname, iopl,
                            ioperm, create_module, init_module, delete_module, get_kernel_syms, query_module, quotactl,
                            nfsservctl */
+    {206, 206, ABSENT}, /* io_setup */
     {212, 212, DENIED}, /* lookup_dcookie */
     {216, 216, DENIED}, /* remap_file_pages */
     {227, 227, DENIED}, /* clock_settime */
@@ -114,6 +116,7 @@ static const struct range ranges[] = {
 };
 #elif JOBLET_SECCOMP_ARCH == 0xc00000b7
 static const struct range ranges[] = {
+    {0, 0, ABSENT},   /* io_setup */
     {18, 18, DENIED}, /* lookup_dcookie */
     {29, 29, IOCTL},
     {39, 42, DENIED}, /* umount2, mount, pivot_root, nfsservctl */

@@ -63,7 +63,7 @@ REFUSED = names(
 )
 """These fail with EPERM."""
 
-ABSENT = names("clone3 memfd_secret")
+ABSENT = names("clone3 memfd_secret io_setup")
 """These fail with ENOSYS, as if the kernel were older: programs know what to do then."""
 
 BY_ARGUMENTS = names("ioctl socket socketpair clone personality setrlimit prlimit64")
@@ -84,7 +84,7 @@ ALLOWED = names(
     inotify_init inotify_init1 inotify_add_watch inotify_rm_watch
     epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 pselect6 ppoll
     eventfd eventfd2 signalfd signalfd4 timerfd_create timerfd_settime timerfd_gettime pipe2 memfd_create
-    io_setup io_destroy io_getevents io_pgetevents io_submit io_cancel
+    io_destroy io_getevents io_pgetevents io_submit io_cancel
     gettimeofday time times clock_gettime clock_getres clock_nanosleep getrandom
     timer_create timer_settime timer_gettime timer_getoverrun timer_delete
     getrlimit getrusage sysinfo getcpu getpriority setpriority ioprio_get ioprio_set
