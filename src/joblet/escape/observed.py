@@ -97,18 +97,15 @@ async def _connect(port: int) -> Outcome:
     return Outcome(DONE, f"a process of the job answers on port {port}")
 
 
-async def _look_for_victims(scene: Scene, attempt: Attempt) -> Outcome:
+async def _ask_victim(scene: Scene, attempt: Attempt) -> Outcome:
     run = await scene.start(attempt)
     news = await next_of(run)
     if news is None or "sent" not in news:
         return reported(news)
-    dead = []
-    if not await scene.victims.process_lives():
-        dead.append("a process of the host")
-    if not await scene.victims.job.lives():
-        dead.append("another job")
     await run.stop()
-    return Outcome(DONE, "it ended " + " and ".join(dead)) if dead else Outcome("absent", "all victims live")
+    if await scene.victims.was_signalled():
+        return Outcome(DONE, "a process of the host got the signal")
+    return Outcome("absent", "the host's process got none")
 
 
 async def _stop_after_reuse(scene: Scene, attempt: Attempt) -> Outcome:
@@ -190,7 +187,7 @@ _OBSERVERS: dict[Callable[[dict[str, Any]], str], Observer] = {
     stops.ignore_stop: _stop_and_connect,
     stops.halted: _stop_and_connect,
     stops.fork_on: _stop_and_connect,
-    stops.kill_all: _look_for_victims,
+    stops.signal_all: _ask_victim,
     stops.reuse_pid: _stop_after_reuse,
     quotas.inotify: _ask_for_one,
     quotas.signals: _ask_for_one,
