@@ -104,8 +104,8 @@ def inode_bomb_work(context: Context) -> str:
 
 @attempt("use the processors without end", "absent", limits={"max_cpu": 10})
 def cpu_bomb(context: Context) -> str:
-    """Four busy processes, until they got a second of processor time or five have passed: 10% of those is half a second.
-    A busy machine gives less, never more."""
+    """Four busy processes, until they got a second of processor time or five have passed, of which 10% are half a
+    second. A busy machine gives less, never more."""
     begin = time.monotonic()
     children = []
     for _ in range(4):
