@@ -18,6 +18,8 @@ from joblet.job import parse_cores
 
 Report = Any
 TRIES = 6
+SECONDS = "20" if "JOBLET_TEST_TIMEOUT" in os.environ else "5"
+"""that a measurement of CPU time lasts: a slow machine's start of a job must weigh little in it"""
 CORES = sorted(parse_cores(Path("/sys/devices/system/cpu/online").read_text().strip()))
 
 BURN = """
@@ -40,7 +42,7 @@ def test_cpu_time_is_within_three_percent_of_the_limit(client: Stock, report: Re
     for _ in range(TRIES):
         # all have to end for their time to be counted: the command waits for nobody
         code = BURN + "while True:\n    try: os.wait()\n    except ChildProcessError: break\n"
-        status, _ = client.finish("python3", "-c", code, "5", str(-(-percent // 100)), maxCPU=percent)
+        status, _ = client.finish("python3", "-c", code, SECONDS, str(-(-percent // 100)), maxCPU=percent)
         assert status.status == "COMPLETED"
         shares.append(100 * status.receipt.cpuUsec / status.receipt.wallUsec)
         assert shares[-1] <= percent * 1.03
@@ -268,8 +270,7 @@ def _used_by_all(server: Server) -> int:
 
 
 def test_every_one_of_a_thousand_short_jobs_has_a_receipt(make_server: Any, stock: Any, report: Report) -> None:
-    """In a machine under emulation a tenth of them, for time."""
-    count = 100 if os.environ.get("JOBLET_TEST_VM") else 1000
+    count = 1000
     server = make_server(joblet={"maxConcurrentJobs": 8, "maxQueuedJobs": 1000}).start()
     with server.channel() as channel:
         client = Stock(channel, *stock)
