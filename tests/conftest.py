@@ -11,7 +11,6 @@ from types import ModuleType
 import pytest
 from harness import ROOT, Server, Stock, compile_stock_client, make_certificates
 
-
 ROOTS = {"host", "fault", "limits", "escape"}
 """folders whose tests run jobs"""
 ONCE = {"limits", "escape", "shim"}
