@@ -1,7 +1,7 @@
 """Every limit, measured in a real job, and what the receipt says of it; on whichever control groups the host has.
 
-A busy machine can only give a job less than its limit, so the lower bounds of rates are asked of the best of some tries
-and the upper ones of each.
+A busy machine can only give a job less than its limit, so the lower bounds of rates are asked of the best of some tries,
+or of CPU time not at all when the machine had none left, and the upper ones of each.
 """
 
 from __future__ import annotations
@@ -34,12 +34,19 @@ while time.monotonic() < end:
 """
 
 
+def idle_seconds() -> float:
+    """CPU time that nobody has wanted since the machine started, of all its cores."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    return (int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK")
+
+
 @pytest.mark.parametrize("percent", [20, 50, 150])
 def test_cpu_time_is_within_three_percent_of_the_limit(client: Stock, report: Report, percent: int) -> None:
     if percent > 100 * len(CORES):
         pytest.skip(f"this host has {len(CORES)} cores")
-    shares = []
+    shares, starved = [], True
     for _ in range(TRIES):
+        idle = idle_seconds()
         # all have to end for their time to be counted: the command waits for nobody
         code = BURN + "while True:\n    try: os.wait()\n    except ChildProcessError: break\n"
         status, _ = client.finish("python3", "-c", code, SECONDS, str(-(-percent // 100)), maxCPU=percent)
@@ -49,8 +56,10 @@ def test_cpu_time_is_within_three_percent_of_the_limit(client: Stock, report: Re
         if shares[-1] >= percent * 0.97:
             assert status.receipt.throttledUsec > 0
             break
+        lacked = (percent - shares[-1]) / 100 * status.receipt.wallUsec / 1e6
+        starved = starved and idle_seconds() - idle < lacked
     report("cpu", f"{percent} %", f"{shares[-1]:.2f} %")
-    assert max(shares) >= percent * 0.97
+    assert max(shares) >= percent * 0.97 or starved, f"{shares}: kept from time that nobody else wanted"
 
 
 ALLOCATE = """
