@@ -1,7 +1,7 @@
 """Every limit, measured in a real job, and what the receipt says of it; on whichever control groups the host has.
 
-A busy machine can only give a job less than its limit, so the lower bounds of rates are asked of the best of some tries,
-or of CPU time not at all when the machine had none left, and the upper ones of each.
+A busy machine can only give a job less than its limit, so the lower bounds of rates are asked of the best of some
+tries, or of CPU time not at all when the machine had none left, and the upper ones of each.
 """
 
 from __future__ import annotations
