@@ -28,9 +28,9 @@ from joblet.errors import (
     StoreFailed,
 )
 from joblet.executor.base import Exit, LaunchFailed, Lost
-from joblet.job import Job, Limits, Receipt, State
+from joblet.job import Job, Limits, Order, Policy, Receipt, State
 from joblet.logs import LogHub
-from joblet.runner import Live, Policy, Runner, parse_id
+from joblet.runner import Live, Runner, parse_id
 from joblet.store import Store
 
 # What never comes is a failure and not a wait.
@@ -55,6 +55,9 @@ class Scripted:
         self._host = host
         self._job_id = job_id
         self._end: asyncio.Future[Exit | Lost] = asyncio.get_running_loop().create_future()
+
+    def elapsed(self) -> float:
+        return (clock.now_ns() - self.started_at) / 1e9
 
     async def wait(self) -> Exit | Lost:
         return await asyncio.shield(self._end)
@@ -83,6 +86,9 @@ class Plain:
         self._process = process
         self._stopped = False
 
+    def elapsed(self) -> float:
+        return (clock.now_ns() - self.started_at) / 1e9
+
     async def wait(self) -> Exit | Lost:
         status = await self._process.wait()
         return Exit(
@@ -97,6 +103,11 @@ class Plain:
         if self._process.returncode is None:
             self._stopped = True
             os.killpg(self.pid, signal.SIGTERM)
+
+
+async def everything(store: Store) -> list[Job]:
+    """All jobs, by id."""
+    return (await store.newest(1_000_000, 2**62))[::-1]
 
 
 @dataclass
@@ -148,6 +159,12 @@ class Host:
     def log_path(self, job_id: int) -> Path:
         return self.folder / f"{job_id}.log"
 
+    async def disk_bytes(self, job_id: int) -> int:
+        return self.log_path(job_id).stat().st_size
+
+    async def remove(self, job_id: int) -> None:
+        self.log_path(job_id).unlink(missing_ok=True)
+
 
 class Site:
     """A server without its wire: real store, hub, admission and runner, on a host that stays."""
@@ -177,7 +194,7 @@ class Site:
 
     def submit(self, *argv: str) -> Coroutine[Any, Any, Live]:
         command, *args = argv or ("scripted",)
-        return self.runner.submit(command, args, NOTHING, "alice", "admin")
+        return self.runner.submit(Order(command, tuple(args)), "alice", "admin")
 
     async def running(self) -> tuple[Live, Scripted]:
         live = await self.submit()
@@ -414,7 +431,7 @@ async def test_a_host_that_has_become_unable_refuses_new_jobs_until_it_is_able_a
     await site.ended(await site.submit())
     with pytest.raises(HostUnable, match=f"^{NO_NAMESPACES}$"):
         await site.submit()
-    assert [job.id for job in await site.runner.all()] == [1]
+    assert [job.id for job in await everything(site.store)] == [1]
     site.host.unable = None
     assert (await site.submit()).job.id == 2
 
@@ -424,7 +441,7 @@ async def test_a_host_that_is_unable_from_the_start_refuses_jobs_at_once(site: S
     await site.runner.probe()
     with pytest.raises(HostUnable, match=r"^cgroup setup failed: permission denied$"):
         await site.submit()
-    assert await site.runner.all() == []
+    assert await everything(site.store) == []
 
 
 async def test_a_command_that_is_not_found_says_nothing_of_the_host(site: Site) -> None:
@@ -449,11 +466,11 @@ async def test_what_is_refused_leaves_no_job(make: Make) -> None:
     site = make(slots=1, queue=0)
     for command, limits in (("", NOTHING), ("a;b", NOTHING), ("x", Limits(500, 0, 0)), ("x", Limits(0, -1, 0))):
         with pytest.raises(InvalidArgument):
-            await site.runner.submit(command, [], limits, "alice", "admin")
+            await site.runner.submit(Order(command, (), limits), "alice", "admin")
     await site.running()
     with pytest.raises(QueueFull):
         await site.submit()
-    assert [job.id for job in await site.runner.all()] == [1]
+    assert [job.id for job in await everything(site.store)] == [1]
 
 
 async def test_no_more_jobs_run_at_once_than_there_are_slots_and_they_start_in_order(make: Make) -> None:
@@ -543,7 +560,7 @@ async def test_a_job_that_runs_keeps_its_slot_although_its_start_cannot_be_store
         while "cannot be stored" not in caplog.text:
             await asyncio.sleep(0)
         for _ in range(20):  # time enough for the second to be launched
-            await site.store.all()
+            await everything(site.store)
     assert site.host.most_at_once == 1
 
 
@@ -593,7 +610,7 @@ async def test_nothing_is_launched_after_the_server_is_closed(site: Site) -> Non
     await site.runner.close()
     launched = list(site.host.launches)
     await asyncio.wait([asking])
-    await site.store.all()
+    await everything(site.store)
     for _ in range(20):
         await asyncio.sleep(0)
     assert site.host.launches == launched
@@ -615,7 +632,7 @@ async def test_close_at_any_moment_loses_no_job(make: Make, turns: int) -> None:
     site.host.found = dict.fromkeys(range(1, 4), Lost("lost: not of this test"))
     site.host.found |= {job_id: None for job_id in (1, 2, 3) if job_id not in site.host.launches}
     await site.restart()
-    assert len(await site.runner.all()) == len(accepted)
+    assert len(await everything(site.store)) == len(accepted)
     async with asyncio.timeout(PATIENCE):
         for job_id in range(1, len(accepted) + 1):
             if live := site.runner.find(str(job_id)):
@@ -630,7 +647,7 @@ ENDED = Exit(ended_at=4_000_000_000, started_at=3_000_000_000, code=7)
 
 async def left_behind(site: Site, state: State, stop_reason: str = "") -> None:
     """Job 1 as an earlier server left it."""
-    job = await site.store.create("scripted", [], Limits(100, 512, 0), "alice", State.PENDING, 1)
+    job, _ = (await site.store.create(Order("scripted", (), Limits(100, 512, 0), 3_600_000), "alice", State.PENDING, 1))
     for step in (State.INITIALIZING, State.RUNNING):
         if state in (step, State.RUNNING):
             await site.store.transition(job.id, step)
@@ -774,7 +791,7 @@ def test_whatever_happens_every_job_ends_once_and_slots_are_never_exceeded(
                     case "submit":
                         await site.submit()
                     case "fail":
-                        site.host.failures[len(await site.runner.all()) + 1] = UNSTARTED
+                        site.host.failures[len(await everything(site.store)) + 1] = UNSTARTED
                     case "stop":
                         stops.append(asyncio.create_task(site.runner.stop(str(pick), "stopped by bob")))
                     case "finish" if ids:
@@ -785,7 +802,7 @@ def test_whatever_happens_every_job_ends_once_and_slots_are_never_exceeded(
                         await settled(site)
                         for task in stops:
                             task.cancel()
-                        site.host.found = {job.id: Lost("lost: between servers") for job in await site.store.all()}
+                        site.host.found = {job.id: Lost("lost: between servers") for job in await everything(site.store)}
                         site.host.found |= site.host.under_way
                         await site.restart()
                     case "pause":
@@ -798,7 +815,7 @@ def test_whatever_happens_every_job_ends_once_and_slots_are_never_exceeded(
                     await asyncio.sleep(0)
             for stop in await asyncio.gather(*stops, return_exceptions=True):
                 assert isinstance(stop, (Job, JobNotFound, JobNotRunning, asyncio.CancelledError))
-            for stored in await site.runner.all():
+            for stored in await everything(site.store):
                 assert stored.state.final
                 assert stored.reason
                 assert stored.ended_at is not None

@@ -14,11 +14,12 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from joblet.client._channel import JobletChannel
 from joblet.client.config import ClientConfig
 from joblet.client.errors import DeadlineExceeded, InvalidArgument, from_status
-from joblet.client.jobs import JobInfo, StopResult, info_of
+from joblet.client.jobs import JobInfo, JobList, StopResult, info_of
 from joblet.proto import joblet as pb
 
 T = TypeVar("T")
 _INT32 = range(-(2**31), 2**31)
+_INT64 = range(-(2**63), 2**63)
 
 
 class Client:
@@ -78,12 +79,17 @@ class Client:
         max_processes: int = 0,
         max_open_files: int = 0,
         max_disk: int = 0,
+        run_timeout: float = 0,
+        priority: int = 0,
+        key: str = "",
         wait_for_start: bool = False,
     ) -> Job:
         """Create a job and return it as soon as the server has it safe, or with `wait_for_start` has exec'd it.
 
         Limits are percent of one core, MB of memory, bytes per second of disk I/O, cores such as `0-3,5`, processes,
-        open files of each, and MB in the work directory; 0 or empty means the server's default.
+        open files of each, and MB in the work directory; 0 or empty means the server's default. The command may run for
+        `run_timeout` seconds. Who waits for a slot goes before those of a lower `priority`. With a `key` the call may
+        be repeated at will: the same key gives the same job.
         """
         for name, limit in (
             ("maxCPU", max_cpu),
@@ -92,10 +98,11 @@ class Client:
             ("maxProcesses", max_processes),
             ("maxOpenFiles", max_open_files),
             ("maxDisk", max_disk),
+            ("priority", priority),
         ):
             if limit not in _INT32:
                 raise InvalidArgument(f"invalid {name}: {limit} is not a 32-bit number")
-        for text in (command, *args, cpu_cores):
+        for text in (command, *args, cpu_cores, key):
             if any("\ud800" <= character <= "\udfff" for character in text):
                 raise InvalidArgument(f"invalid command: {text!r} is not UTF-8 text")
         request = pb.RunJobReq(
@@ -108,6 +115,9 @@ class Client:
             max_processes=max_processes,
             max_open_files=max_open_files,
             max_disk=max_disk,
+            timeout_ms=_milliseconds(run_timeout),
+            priority=priority,
+            key=key,
             wait_for_start=wait_for_start,
         )
         answer = await self._call(self._stub.run_job(request, timeout=None if wait_for_start else self.config.timeout))
@@ -118,10 +128,38 @@ class Client:
         request = pb.GetJobStatusReq(id=job_id)
         return info_of(await self._call(self._stub.get_job_status(request, timeout=self.config.timeout)))
 
-    async def list(self) -> list[JobInfo]:
-        """All jobs."""
-        answer = await self._call(self._stub.list_jobs(timeout=self.config.timeout))
-        return [info_of(job) for job in answer.jobs]
+    async def list(self, *, limit: int = 0, before: str = "") -> JobList:
+        """The newest jobs, by id: as many as fit into one answer, or at most `limit`; with `before` only older ones."""
+        request = pb.EmptyRequest(page_size=limit, before=before)
+        answer = await self._call(self._stub.list_jobs(request, timeout=self.config.timeout))
+        return JobList([info_of(job) for job in answer.jobs], more=answer.more)
+
+    async def list_all(self) -> AsyncGenerator[JobInfo]:
+        """Every job, newest first, in as many calls as it takes."""
+        before, more = "", True
+        while more:
+            page = await self.list(before=before)
+            for job in reversed(page):
+                yield job
+            more = page.more
+            before = page[0].id if page else ""
+
+    async def set_timeout(self, job_id: str, seconds: float) -> JobInfo:
+        """Change how many seconds a job may run, counted from the start of its command.
+
+        Raises FailedPrecondition when it has ended.
+        """
+        request = pb.SetJobTimeoutReq(id=job_id, timeout_ms=_milliseconds(seconds))
+        return info_of(await self._call(self._stub.set_job_timeout(request, timeout=self.config.timeout)))
+
+    async def delete(self, job_id: str) -> None:
+        """Remove an ended job and its log. Raises FailedPrecondition when it has not ended."""
+        await self._call(self._jobs_stub.delete_job(pb.DeleteJobReq(id=job_id)))
+
+    async def delete_all(self) -> tuple[int, int]:
+        """Remove all ended jobs and their logs: how many are gone, and how many have not ended."""
+        answer = await self._call(self._jobs_stub.delete_all_jobs(pb.DeleteAllJobsReq()))
+        return answer.deleted_count, answer.skipped_count
 
     async def stop(self, job_id: str) -> StopResult:
         """Stop a job: SIGTERM, then SIGKILL. Returns when it has ended, which takes as long as the server grants it.
@@ -150,6 +188,12 @@ class Client:
             raise RuntimeError("the client is not open: use `async with`")
         return pb.JobletServiceStub(self._channel)
 
+    @property
+    def _jobs_stub(self) -> pb.JobServiceStub:
+        if self._channel is None:
+            raise RuntimeError("the client is not open: use `async with`")
+        return pb.JobServiceStub(self._channel)
+
     async def _call(self, call: Awaitable[T]) -> T:
         with self._errors():
             return await call
@@ -167,6 +211,13 @@ class Client:
             if channel is None:
                 raise
             raise channel.explain(error) from error
+
+
+def _milliseconds(seconds: float) -> int:
+    milliseconds = round(seconds * 1000)
+    if milliseconds not in _INT64:
+        raise InvalidArgument(f"invalid timeout: {seconds} s is beyond all bounds")
+    return milliseconds
 
 
 @dataclass(frozen=True)

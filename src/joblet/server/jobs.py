@@ -11,22 +11,32 @@ from grpclib.server import Stream
 from joblet.clock import rfc3339
 from joblet.errors import InvalidArgument
 from joblet.executor.base import Executor
-from joblet.job import Job, Limits, Receipt, State
+from joblet.job import Job, Limits, Order, Receipt, State
 from joblet.logs import LogHub
 from joblet.logs.hub import Chunk
 from joblet.proto import joblet as pb
-from joblet.runner import Runner
+from joblet.retention import Janitor
+from joblet.runner import Runner, parse_id
 from joblet.server.auth import caller
 from joblet.server.rpc import Encoded
+
+_PAGE = 1000
+"""jobs read from the store at a time"""
+_ENTRY_OVERHEAD = 6
+"""bytes of a repeated message's tag and length, at most"""
+_JOBS_OVERHEAD = 16
+"""bytes of the other fields of Jobs"""
 
 
 class JobletService(pb.JobletServiceBase):
     """The five rpcs of API.md."""
 
-    def __init__(self, runner: Runner, executor: Executor, hub: LogHub) -> None:
+    def __init__(self, runner: Runner, executor: Executor, hub: LogHub, max_message: int) -> None:
+        """`max_message` is the size in bytes that no answer may exceed."""
         self._runner = runner
         self._executor = executor
         self._hub = hub
+        self._max_message = max_message
 
     async def _call_rpc_handler_server_stream(
         self, handler: Callable[[Any], AsyncGenerator[Any]], stream: Stream[Any, Any], request: Any
@@ -37,7 +47,7 @@ class JobletService(pb.JobletServiceBase):
                 await stream.send_message(response)
 
     async def run_job(self, message: pb.RunJobReq) -> pb.RunJobRes:
-        asked = Limits(
+        limits = Limits(
             message.max_cpu,
             message.max_memory,
             message.max_iobps,
@@ -46,22 +56,41 @@ class JobletService(pb.JobletServiceBase):
             message.max_disk,
             message.cpu_cores,
         )
+        args = tuple(message.args)
+        order = Order(message.command, args, limits, message.timeout_ms, message.priority, message.key)
         client = caller.get()
-        live = await self._runner.submit(message.command, message.args, asked, client.name, client.role)
+        live = await self._runner.submit(order, client.name, client.role)
         if message.wait_for_start:
             await live.launched.wait()
         return pb.RunJobRes(**self._fields(live.job))
 
     async def get_job_status(self, message: pb.GetJobStatusReq) -> pb.GetJobStatusRes:
-        job = await self._runner.get(message.id)
-        return pb.GetJobStatusRes(**self._fields(job), receipt=_receipt(job.receipt))
+        return self._status(await self._runner.get(message.id))
 
     async def stop_job(self, message: pb.StopJobReq) -> pb.StopJobRes:
         job = await self._runner.stop(message.id, f"stopped by {caller.get().name}")
         return pb.StopJobRes(id=str(job.id), status=job.state, end_time=rfc3339(job.ended_at), exit_code=job.exit_code)
 
+    async def set_job_timeout(self, message: pb.SetJobTimeoutReq) -> pb.GetJobStatusRes:
+        return self._status(await self._runner.set_timeout(message.id, message.timeout_ms, caller.get().name))
+
     async def list_jobs(self, message: pb.EmptyRequest) -> pb.Jobs:
-        return pb.Jobs(jobs=[pb.Job(**self._fields(job)) for job in await self._runner.all()])
+        """The newest jobs that fit into a message, the oldest of them first as in API.md."""
+        if message.page_size < 0:
+            raise InvalidArgument(f"invalid pageSize: {message.page_size} (allowed 0 and above)")
+        before = parse_id(message.before) if message.before else 2**63 - 1
+        wanted = message.page_size or 2**63 - 1
+        room = self._max_message - _JOBS_OVERHEAD
+        listed: list[pb.Job] = []
+        while jobs := await self._runner.newest(min(wanted - len(listed) + 1, _PAGE), before):
+            for job in jobs:
+                entry = pb.Job(**self._fields(job))
+                room -= len(bytes(entry)) + _ENTRY_OVERHEAD
+                if len(listed) == wanted or (room < 0 and listed):
+                    return pb.Jobs(jobs=listed[::-1], more=True)
+                listed.append(entry)
+            before = jobs[-1].id
+        return pb.Jobs(jobs=listed[::-1])
 
     async def get_job_logs(self, message: pb.GetJobLogsReq) -> AsyncGenerator[pb.DataChunk]:
         if message.offset >= 2**63:
@@ -78,13 +107,16 @@ class JobletService(pb.JobletServiceBase):
         path = self._executor.log_path(job.id)
         live = self._runner.find(message.id)
         if live is None or message.no_follow:
-            source = self._hub.read(path, message.offset)
+            source = self._hub.read(job.id, path, message.offset)
         else:
             await self._hub.until(live.launched)
             source = self._hub.follow(job.id, path, message.offset, live.ended)
         async with aclosing(source):
             async for chunk in source:
                 yield chunk
+
+    def _status(self, job: Job) -> pb.GetJobStatusRes:
+        return pb.GetJobStatusRes(**self._fields(job), receipt=_receipt(job.receipt))
 
     def _fields(self, job: Job) -> dict[str, Any]:
         """What RunJobRes, GetJobStatusRes and Job have in common."""
@@ -99,6 +131,9 @@ class JobletService(pb.JobletServiceBase):
             "max_open_files": job.limits.max_open_files,
             "max_disk": job.limits.max_disk,
             "cpu_cores": job.limits.cpu_cores,
+            "timeout_ms": job.timeout_ms,
+            "priority": job.priority,
+            "key": job.key,
             "status": job.state,
             "start_time": rfc3339(job.started_at),
             "end_time": rfc3339(job.ended_at),
@@ -128,4 +163,16 @@ def _receipt(receipt: Receipt | None) -> pb.Receipt | None:
 
 
 class JobService(pb.JobServiceBase):
-    """Workflows: the rpcs answer UNIMPLEMENTED until there is an engine behind them."""
+    """Removal of jobs. Workflows: the rpcs answer UNIMPLEMENTED until there is an engine behind them."""
+
+    def __init__(self, janitor: Janitor) -> None:
+        self._janitor = janitor
+
+    async def delete_job(self, message: pb.DeleteJobReq) -> pb.DeleteJobRes:
+        await self._janitor.delete(message.id)
+        return pb.DeleteJobRes(id=message.id, success=True, message=f"job deleted: {message.id}")
+
+    async def delete_all_jobs(self, message: pb.DeleteAllJobsReq) -> pb.DeleteAllJobsRes:
+        deleted, skipped = await self._janitor.delete_all()
+        text = f"{deleted} jobs deleted, {skipped} have not ended"
+        return pb.DeleteAllJobsRes(success=True, message=text, deleted_count=deleted, skipped_count=skipped)

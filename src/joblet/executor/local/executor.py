@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -122,20 +123,48 @@ class LocalExecutor:
                 if lock_is_free(directory / "lock"):
                     return await self._conclude(directory, str(job.id))
                 monitor = record.read_monitor(directory)
-                started_at = record.read_started(directory)
-                if monitor is not None and started_at is not None:
+                started = record.read_started(directory)
+                if monitor is not None and started is not None:
                     break
                 # Between its start and its report, which is a matter of milliseconds.
                 await asyncio.sleep(_RECOVER_PAUSE)
         except BadRecord as error:
             return Lost(f"lost: {error}")
         pidfd = self._open_monitor(monitor) if monitor is not None else None
-        if monitor is None or pidfd is None:
+        if monitor is None or started is None or pidfd is None:
             return Lost("lost: its monitor cannot be found")
         base = (directory / "work").stat(follow_symlinks=False).st_uid
         self._ranges.claim(base)
         process = Process(monitor.pid, pidfd, child=False)
-        return Shim(self, directory, str(job.id), process, started_at or clock.now_ns(), base)
+        return Shim(self, directory, str(job.id), process, started, base)
+
+    async def disk_bytes(self, job_id: int) -> int:
+        """What an ended job takes of the disk."""
+        return await asyncio.to_thread(_disk_bytes, self._jobs / str(job_id))
+
+    async def remove(self, job_id: int) -> None:
+        """Remove an ended job's directory. Raises OSError. rmtree follows no link that the job has left there."""
+        with contextlib.suppress(FileNotFoundError):
+            await asyncio.to_thread(shutil.rmtree, self._jobs / str(job_id))
+
+    def job_ids(self) -> set[int]:
+        """The jobs that have a directory."""
+        return {int(entry.name) for entry in self._jobs.iterdir() if entry.name.isascii() and entry.name.isdecimal()}
+
+    async def end_stranger(self, job_id: int) -> bool:
+        """End a job that no record knows, whoever launched it; False when it does not run."""
+        directory = self._jobs / str(job_id)
+        if not (directory / "lock").exists() or lock_is_free(directory / "lock"):
+            return False
+        with contextlib.suppress(BadRecord):
+            monitor = record.read_monitor(directory)
+            pidfd = self._open_monitor(monitor) if monitor is not None else None
+            if monitor is not None and pidfd is not None:
+                process = Process(monitor.pid, pidfd, child=False)
+                process.send_signal(signal.SIGUSR1)
+                await process.wait()
+                return True
+        return False
 
     async def clean_leftovers(self, live: set[str]) -> None:
         """Remove control groups of jobs that are no more."""
@@ -178,7 +207,9 @@ class LocalExecutor:
         except OSError as error:
             self._ranges.give_back(base)
             raise LaunchFailed("log", error.errno or 0, f"log setup failed: {_text(error)}") from error
-        shim = Shim(self, directory, name, Process(pid, pidfd, child=True), clock.now_ns(), base)
+        process = Process(pid, pidfd, child=True)
+        started = record.Started(clock.now_ns(), time.monotonic())
+        shim = Shim(self, directory, name, process, started, base)
         try:
             failure = record.parse_report(await _read_line(report))
         except BadRecord as error:
@@ -262,15 +293,20 @@ class Shim:
     """A job under way: its monitor, followed by pidfd."""
 
     def __init__(
-        self, executor: LocalExecutor, directory: Path, name: str, process: Process, started_at: int, base: int
+        self, executor: LocalExecutor, directory: Path, name: str, process: Process, started: record.Started, base: int
     ) -> None:
         self.pid = process.pid
-        self.started_at = started_at
+        self.started_at = started.at
+        self._began = started.monotonic
         self._executor = executor
         self._directory = directory
         self._name = name
         self._process = process
         self._base = base
+
+    def elapsed(self) -> float:
+        """Seconds since its command was exec'd."""
+        return time.monotonic() - self._began
 
     async def wait(self) -> Exit | Lost:
         """Wait until the monitor has ended; what its record says."""
@@ -327,6 +363,19 @@ async def _read_line(fd: int) -> bytes:
     finally:
         loop.remove_reader(fd)
         os.close(fd)
+
+
+def _disk_bytes(directory: Path) -> int:
+    """Bytes of the files below, as they take room on the disk; no link is followed."""
+    total, folders = 0, [os.fspath(directory)]
+    while folders:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+    return total
 
 
 def _tell_in_log(directory: Path, error: LaunchFailed) -> None:

@@ -46,10 +46,20 @@ def read_monitor(directory: Path) -> Monitor | None:
     return Monitor(_number(pairs, "pid"), _number(pairs, "start"), pairs.get("boot", ""))
 
 
-def read_started(directory: Path) -> int | None:
+@dataclass(frozen=True, slots=True)
+class Started:
+    """When a command was exec'd."""
+
+    at: int
+    """nanoseconds since the epoch"""
+    monotonic: float
+    """seconds of CLOCK_MONOTONIC"""
+
+
+def read_started(directory: Path) -> Started | None:
     """When the command was exec'd, from the `started` file, or None when it was not. Raises BadRecord."""
     pairs = _read_pairs(directory / "started")
-    return None if pairs is None else _number(pairs, "at")
+    return None if pairs is None else Started(_number(pairs, "at"), _number(pairs, "monotonic_us") / 1e6)
 
 
 def read_exit(directory: Path) -> Exit | None:
