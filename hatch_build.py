@@ -22,13 +22,30 @@ except ImportError:  # the tests compile shims without building a wheel
 ROOT = Path(__file__).parent
 SHIM = Path("src/joblet/_bin/joblet-shim")
 MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
-FLAGS = (
-    *("-std=gnu11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra"),
-    *("-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2", "-ffunction-sections"),
+WARNINGS = (
+    *("-Wall", "-Wextra", "-Werror", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Wformat=2", "-Wvla", "-Wundef"),
+    *("-Wcast-qual", "-Wcast-align", "-Wpointer-arith", "-Wwrite-strings", "-Wnull-dereference", "-Wswitch-enum"),
+    *("-Wstrict-prototypes", "-Wmissing-prototypes", "-Wredundant-decls", "-Wdouble-promotion"),
 )
+FLAGS = (
+    *("-std=gnu11", "-D_GNU_SOURCE", "-O2", "-ffunction-sections", *WARNINGS),
+    *("-fstack-protector-strong", "-fno-strict-overflow", "-fno-strict-aliasing", "-fno-delete-null-pointer-checks"),
+)
+# What not every compiler or C library has. Of each row the first that works.
+HARDENING = (
+    (("-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=3"), ("-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2")),
+    (("-fstack-clash-protection",),),
+    (("-ftrivial-auto-var-init=zero",),),
+)
+BRANCH_PROTECTION = {"x86_64": "-fcf-protection=full", "aarch64": "-mbranch-protection=standard"}
 LINK_FLAGS = ("-Wl,-z,relro,-z,now,-z,noexecstack", "-Wl,--gc-sections", "-s")
-# A position independent program where the compiler can make one that needs no dynamic loader.
-LINKAGES = (("-static-pie", "-fPIE"), ("-static",))
+# A position independent program where the compiler can make one that needs no dynamic loader. musl-gcc can, but takes
+# -static-pie for -pie: the second way spells it out.
+LINKAGES = (
+    ("-static-pie", "-fPIE"),
+    ("-static", "-fPIE", "-nostartfiles", "-Wl,-pie,--no-dynamic-linker,-l:rcrt1.o"),
+    ("-static",),
+)
 PROBE = '#include <stdio.h>\nint main(void) { return puts("") < 0; }\n'
 ZIG = "ziglang"
 
@@ -42,10 +59,20 @@ class Compiler(NamedTuple):
 
     command: tuple[str, ...]
     linkage: tuple[str, ...]
+    hardening: tuple[str, ...] = ()
 
-    def compile(self, sources: list[Path], output: Path, extra: tuple[str, ...] = ()) -> None:
-        command = [*self.command, *self.linkage, *FLAGS, *extra, *map(str, sources), *LINK_FLAGS, "-o", str(output)]
-        subprocess.run(command, check=True, capture_output=True, text=True)
+    def compile(self, sources: list[Path], output: Path, extra: tuple[str, ...] = ()) -> str:
+        """What the compiler has to say about it."""
+        flags = [*self.linkage, *FLAGS, *self.hardening, *extra]
+        command = [*self.command, *flags, *map(str, sources), *LINK_FLAGS, "-o", str(output)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stderr
+
+    def takes(self, flags: tuple[str, ...], source: Path, output: Path) -> bool:
+        try:
+            self.compile([source], output, flags)
+        except subprocess.CalledProcessError:
+            return False
+        return True
 
 
 def wanted_machine() -> str | None:
@@ -59,7 +86,7 @@ def candidates(machine: str) -> Iterator[tuple[str, ...]]:
         if os.environ.get("CC"):
             yield tuple(shlex.split(os.environ["CC"]))
         yield from (("musl-gcc",), ("cc",), ("gcc",), ("clang",))
-    yield (sys.executable, "-m", ZIG, "cc", "-target", f"{machine}-linux-musl")
+    yield (sys.executable, "-m", ZIG, "cc", "-target", f"{machine}-linux-musl", "-pie", "-fPIE")
 
 
 def needs_loader(program: Path) -> bool:
@@ -85,28 +112,49 @@ def find_compiler(machine: str) -> Compiler:
                     tried.append(f"{shlex.join((*command, *linkage))}: {explain(error)}")
                     continue
                 if not needs_loader(output):
-                    return compiler
+                    return compiler._replace(hardening=find_hardening(compiler, machine, source, output))
                 tried.append(f"{shlex.join((*command, *linkage))}: the program needs a dynamic loader")
     raise NoCompilerError("\n  ".join(("no C compiler here makes static programs; tried:", *tried)))
+
+
+def find_hardening(compiler: Compiler, machine: str, source: Path, output: Path) -> tuple[str, ...]:
+    """The flags of HARDENING that this compiler takes: the best of all rows, or of each row by a trial of its own."""
+    rows = (*HARDENING, ((BRANCH_PROTECTION[machine],),))
+    best = tuple(flag for row in rows for flag in row[0])
+    if compiler.takes(best, source, output):
+        return best
+    found: tuple[str, ...] = ()
+    for row in rows:
+        found += next((flags for flags in row if compiler.takes(flags, source, output)), ())
+    return found
 
 
 def explain(error: OSError | subprocess.CalledProcessError) -> str:
     if isinstance(error, OSError):
         return str(error.strerror)
-    return (error.stderr.strip().splitlines() or [f"exit status {error.returncode}"])[-1]
+    return str((error.stderr.strip().splitlines() or [f"exit status {error.returncode}"])[-1])
 
 
-def compile_shim(output: Path, compiler: Compiler, extra: tuple[str, ...] = ()) -> None:
-    """Compile shim/*.c. The output changes by a rename: it may be running."""
+def compile_shim(output: Path, compiler: Compiler, extra: tuple[str, ...] = ()) -> str:
+    """Compile shim/*.c; what the compiler said. The output changes by a rename: it may be running."""
     output.parent.mkdir(parents=True, exist_ok=True)
     fresh = output.with_name(f"{output.name}.{os.getpid()}")
     try:
-        compiler.compile(sorted((ROOT / "shim").glob("*.c")), fresh, extra)
+        said = compiler.compile(sorted((ROOT / "shim").glob("*.c")), fresh, extra)
         fresh.replace(output)
+        return said
     except subprocess.CalledProcessError as error:
         raise RuntimeError(f"the shim does not compile: {shlex.join(error.cmd)}\n{error.stderr}") from error
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def build_shim(output: Path, compiler: Compiler) -> str:
+    """As compile_shim; but a younger compiler with a new warning does not keep anyone from installing."""
+    try:
+        return compile_shim(output, compiler)
+    except RuntimeError:
+        return compile_shim(output, compiler, ("-Wno-error",))
 
 
 class ShimBuildHook(BuildHookInterface):  # type: ignore[type-arg,unused-ignore]
@@ -136,7 +184,9 @@ class ShimBuildHook(BuildHookInterface):  # type: ignore[type-arg,unused-ignore]
             output.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(given, output)
         else:
-            compile_shim(output, find_compiler(machine))
+            warnings = build_shim(output, find_compiler(machine))
+            if warnings:
+                self.app.display_warning(warnings)
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-linux_{machine}"
         build_data["artifacts"].append(f"/{SHIM}")

@@ -202,7 +202,7 @@ void init_run(const struct spec *spec, int monitor, int output, const int idmaps
     use_own_null();
     await_go(); /* in all groups */
     name_host(spec->hostname);
-    enter_user_namespace();
+    enter_user_namespace(spec->uid_base);
     tell(&(struct message){.kind = MESSAGE_UNMAPPED});
     await_go(); /* ids are mapped */
     drop_privileges(spec->open_files);

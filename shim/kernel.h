@@ -85,6 +85,7 @@
 #ifndef LOOP_CONFIGURE
 #define LOOP_CONFIGURE 0x4C0A
 #endif
+#define SECURE_NO_SETUID_FIXUP (1 << 2) /* <linux/securebits.h> */
 enum { JOBLET_FSCONFIG_SET_FLAG = 0, JOBLET_FSCONFIG_SET_STRING = 1, JOBLET_FSCONFIG_CMD_CREATE = 6 };
 
 struct kernel_clone_args {

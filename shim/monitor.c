@@ -113,13 +113,14 @@ void monitor_launch(struct monitor *monitor)
         die(STAGE_ROOTFS, "fchdir");
 
     int idmaps[SPEC_WRITABLE_MAX];
-    for (size_t i = 0; i < monitor->spec.rw.count; i++)
+    const size_t writable = monitor->spec.rw.count;
+    for (size_t i = 0; i < writable; i++)
         idmaps[i] = make_idmap(monitor->spec.rw.at[i], monitor->spec.uid_base);
 
     monitor->init = clone_init(groups_v2(&monitor->groups), &monitor->pidfd);
     if (monitor->init == 0)
         init_run(&monitor->spec, sockets[1], output[1], idmaps);
-    for (size_t i = 0; i < monitor->spec.rw.count; i++)
+    for (size_t i = 0; i < writable; i++)
         close(idmaps[i]);
     close(sockets[1]);
     close(output[1]);

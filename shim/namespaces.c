@@ -37,11 +37,17 @@ void name_host(const char *hostname)
         die(STAGE_NAMESPACE, "sethostname");
 }
 
-void enter_user_namespace(void)
+void enter_user_namespace(uint32_t owner)
 {
     /* Before unshare: afterwards setgroups(2) needs a mapped id for every group. */
     if (setgroups(0, NULL) < 0)
         die(STAGE_PRIVILEGES, "setgroups");
+    /* With all capabilities kept, for hosts where an unprivileged user may make no namespace. The new one starts without
+     * this: user_namespaces(7). */
+    if (prctl(PR_SET_SECUREBITS, SECURE_NO_SETUID_FIXUP, 0, 0, 0) < 0)
+        die(STAGE_PRIVILEGES, "prctl PR_SET_SECUREBITS");
+    if (syscall(SYS_setresgid, owner, owner, owner) < 0 || syscall(SYS_setresuid, owner, owner, owner) < 0)
+        die(STAGE_PRIVILEGES, "setresuid");
     if (unshare(CLONE_NEWUSER) < 0)
         die(STAGE_NAMESPACE, "unshare CLONE_NEWUSER");
 }

@@ -11,8 +11,10 @@ pid_t clone_init(int group, int *pidfd);
 
 /* In the init: a cgroup namespace whose root is the job's groups, and the host name. */
 void name_host(const char *hostname);
-/* In the init: the job's user namespace, without any id until the monitor has mapped them. */
-void enter_user_namespace(void);
+/* In the init: the job's user namespace, without any id until the monitor has mapped them, and owned by the job's own
+ * user: whatever the kernel counts by user (inotify instances, queued signals, locked memory) is counted with the owner
+ * too, and were that root, one job could use up the host's and every other job's. */
+void enter_user_namespace(uint32_t owner);
 /* In the monitor: a user namespace for mounts on which owner and group of the path are root of the job, and nobody else is
  * anybody: mount_setattr(2), "ID-mapped mounts". What root owns is never made writable. Dies at STAGE_ROOTFS. */
 int make_idmap(const char *path, uint32_t base);

@@ -9,9 +9,9 @@
 #include "die.h"
 #include "kernel.h"
 
-/* From <linux/securebits.h> and <linux/capability.h>. */
+/* From <linux/securebits.h> and <linux/capability.h>; each of the former with its lock. */
 #define SECURE_NOROOT (1 << 0 | 1 << 1)
-#define SECURE_NO_SETUID_FIXUP (1 << 2 | 1 << 3)
+#define SECURE_NO_SETUID_FIXUP_LOCKED (SECURE_NO_SETUID_FIXUP | 1 << 3)
 #define SECURE_KEEP_CAPS_LOCKED (1 << 5)
 #define SECURE_NO_CAP_AMBIENT_RAISE (1 << 6 | 1 << 7)
 #define CAPABILITY_VERSION_3 0x20080522
@@ -33,7 +33,7 @@ static void drop_capabilities(void)
 {
     /* While there is CAP_SETPCAP to do it with. Root gains nothing by execve then. */
     check(prctl(PR_SET_SECUREBITS,
-                SECURE_NOROOT | SECURE_NO_SETUID_FIXUP | SECURE_KEEP_CAPS_LOCKED | SECURE_NO_CAP_AMBIENT_RAISE, 0, 0,
+                SECURE_NOROOT | SECURE_NO_SETUID_FIXUP_LOCKED | SECURE_KEEP_CAPS_LOCKED | SECURE_NO_CAP_AMBIENT_RAISE, 0, 0,
                 0),
           "prctl PR_SET_SECUREBITS");
 

@@ -61,12 +61,42 @@ def serve(
 def doctor(
     config: Config = DEFAULT_CONFIG,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    escape: Annotated[
+        bool, typer.Option("--escape", help="Try to break out of jobs of the running server instead, in every way.")
+    ] = False,
+    server: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="With --escape: the server's address.")
+    ] = None,
+    cert: Annotated[str | None, typer.Option(metavar="FILE", help="With --escape: an admin's certificate.")] = None,
+    key: Annotated[str | None, typer.Option(metavar="FILE", help="With --escape: its key.")] = None,
+    ca: Annotated[str | None, typer.Option(metavar="FILE", help="With --escape: the CA certificate.")] = None,
 ) -> None:
     """Say what this host offers to jobs, what joblet uses of it, and what to do about each gap.
 
-    The exit status is 0 when jobs can run here. Root learns more than others do.
+    The exit status is 0 when jobs can run here. Root learns more than others do. What --escape is not told it takes
+    from the configuration and the certificates beside the server's.
     """
     _need_linux()
+    flags = {"server": server, "cert": cert, "key": key, "ca": ca}
+    if escape and as_json:
+        raise typer.BadParameter("--json is not for --escape", param_hint="--json")
+    if any(flags.values()) and not escape:
+        raise typer.BadParameter("only --escape connects to a server", param_hint="--server, --cert, --key, --ca")
+    raise typer.Exit(_attempt_escape(config, flags) if escape else _examine(config, as_json))
+
+
+def _attempt_escape(config: Path, flags: dict[str, str | None]) -> int:
+    from joblet.client import SettingsError
+    from joblet.config import ConfigError
+    from joblet.doctor.escape import run
+
+    try:
+        return run(config, flags)
+    except (ConfigError, SettingsError) as error:
+        raise command_line.Failure(str(error)) from None
+
+
+def _examine(config: Path, as_json: bool) -> int:
     from joblet.doctor import examine, render
 
     report = examine(config)
@@ -74,7 +104,7 @@ def doctor(
         command_line.write(json.dumps(report.as_dict(), indent=2) + "\n")
     else:
         command_line.write(render(report, terminal=sys.stdout.isatty()))
-    raise typer.Exit(report.status)
+    return report.status
 
 
 @app.command()

@@ -25,7 +25,9 @@ UID_BASE = 700000
 ID_COUNT = 65536
 TIMEOUT = float(os.environ.get("JOBLET_TEST_TIMEOUT", "30"))
 PATH = "/usr/local/bin:/usr/bin:/bin"
-V1 = Path("/sys/fs/cgroup")
+CGROUPS = Path("/sys/fs/cgroup")
+V2 = (CGROUPS / "cgroup.controllers").exists()
+"""the host has the unified hierarchy only"""
 
 Entries = list[tuple[str, str]]
 
@@ -244,7 +246,12 @@ def sanitizer_environment() -> dict[str, str]:
 
 
 def v1_controllers() -> list[str]:
-    return [name for name in ("memory", "pids", "cpu", "freezer") if (V1 / name / "cgroup.procs").exists()]
+    return [name for name in ("memory", "pids", "cpu", "freezer") if (CGROUPS / name / "cgroup.procs").exists()]
+
+
+def entering(group: Path) -> tuple[str, str]:
+    """The entry that makes a group of either version."""
+    return ("cgroup2" if (group.parent / "cgroup.controllers").exists() else "cgroup", str(group))
 
 
 def members(group: Path) -> list[int]:
@@ -296,13 +303,19 @@ def launcher(shim_binary: Path, tmp_path: Path) -> Iterator[Launcher]:
 
 @pytest.fixture
 def group() -> Iterator[Callable[[str], Path]]:
-    """Names a group of a controller, for a shim to create; afterwards it must be gone."""
+    """Names a group for a shim to create, with the controller of that name; afterwards it must be gone.
+
+    On v2 `unified` and `freezer` are no controllers: every group can do that.
+    """
     named: list[Path] = []
 
     def name(controller: str) -> Path:
-        if not (V1 / controller / "cgroup.procs").exists():
-            pytest.skip(f"this host has no {V1 / controller}")
-        named.append(V1 / controller / f"joblet-test-{os.getpid()}-{len(named)}")
+        hierarchy = CGROUPS if V2 else CGROUPS / controller
+        if not (hierarchy / "cgroup.procs").exists():
+            pytest.skip(f"this host has no {hierarchy}")
+        if V2 and controller not in ("unified", "freezer"):
+            (hierarchy / "cgroup.subtree_control").write_text(f"+{controller}")
+        named.append(hierarchy / f"joblet-test-{os.getpid()}-{len(named)}")
         return named[-1]
 
     yield name

@@ -10,10 +10,30 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from shim_harness import V1, Entries, Launcher, Shim, base_entries, encode, job_entries, members, v1_controllers
+from shim_harness import (
+    CGROUPS,
+    V2,
+    Entries,
+    Launcher,
+    Shim,
+    base_entries,
+    encode,
+    entering,
+    job_entries,
+    members,
+    v1_controllers,
+)
 
 pytest_plugins = ["shim_harness"]
 Group = Callable[[str], Path]
+
+# One limit and one number, in the words of the host's control groups.
+MEMORY = "memory.max" if V2 else "memory.limit_in_bytes"
+MEMORY_PEAK = "memory.peak" if V2 else "memory.max_usage_in_bytes"
+MEMORY_EVENTS = "memory.events" if V2 else "memory.oom_control"
+KILLED_WHOLE = ("set", "memory.oom.group=1") if V2 else ("oom", "memory.oom_control")
+FIFTH_OF_A_CPU = ("cpu.max=4000 20000",) if V2 else ("cpu.cfs_period_us=20000", "cpu.cfs_quota_us=4000")
+KILL = [("kill", "cgroup.kill")] if V2 else []
 
 
 def fail(launcher: Launcher, spec: Entries | bytes, stage: str, sentence: str) -> Shim:
@@ -74,24 +94,21 @@ def test_a_log_that_cannot_be_opened_fails(launcher: Launcher) -> None:
 
 
 def test_a_group_that_cannot_be_made_fails(launcher: Launcher) -> None:
-    spec = job_entries("true", extra=[("cgroup", f"{V1}/joblet-test-none/group")])
+    spec = job_entries("true", extra=[("cgroup", f"{CGROUPS}/joblet-test-none/group")])
     fail(launcher, spec, "cgroup", "cgroup setup failed: no such file or directory")
 
 
 def test_a_limit_that_is_refused_fails_and_the_groups_go(launcher: Launcher, group: Group) -> None:
-    extra = [
-        ("cgroup", str(group("pids"))),
-        ("cgroup", str(group("memory"))),
-        ("set", "memory.limit_in_bytes=nonsense"),
-    ]
+    earlier = [] if V2 else [entering(group("pids"))]
+    extra = [*earlier, entering(group("memory")), ("set", f"{MEMORY}=nonsense")]
     shim = fail(launcher, job_entries("true", extra=extra), "cgroup", "cgroup setup failed: invalid argument")
-    assert shim.log.endswith(b" (write memory.limit_in_bytes)\n")
+    assert shim.log.endswith(f" (write {MEMORY})\n".encode())
 
 
 def test_a_group_that_exists_is_not_taken_over(launcher: Launcher, group: Group) -> None:
     path = group("pids")
     path.mkdir()
-    fail(launcher, job_entries("true", extra=[("cgroup", str(path))]), "cgroup", "cgroup setup failed: file exists")
+    fail(launcher, job_entries("true", extra=[entering(path)]), "cgroup", "cgroup setup failed: file exists")
     path.rmdir()
 
 
@@ -187,6 +204,8 @@ def test_descriptors_that_are_missing_are_refused(launcher: Launcher) -> None:
 
 def test_a_job_is_in_its_groups_and_they_are_removed(launcher: Launcher, group: Group) -> None:
     paths = [group(name) for name in v1_controllers()]
+    if not paths:
+        pytest.skip("this host has no v1 controllers")
     shim = launcher.start(job_entries("sleep", "1000", extra=[("cgroup", str(path)) for path in paths]))
     init = shim.started()
     for path in paths:
@@ -209,7 +228,7 @@ def test_the_second_hierarchy_takes_the_init_at_its_birth(launcher: Launcher, gr
 
 def test_a_process_that_somebody_else_put_there_is_killed(launcher: Launcher, group: Group) -> None:
     path = group("freezer")
-    shim = launcher.start(job_entries("sleep", "1000", extra=[("cgroup", str(path))]))
+    shim = launcher.start(job_entries("sleep", "1000", extra=[entering(path), *KILL]))
     shim.started()
     with subprocess.Popen(["sleep", "1000"]) as stranger:
         (path / "cgroup.procs").write_text(str(stranger.pid))
@@ -221,12 +240,12 @@ def test_a_process_that_somebody_else_put_there_is_killed(launcher: Launcher, gr
 
 def test_out_of_memory_is_counted_before_the_group_goes(launcher: Launcher, group: Group) -> None:
     extra = [
-        ("cgroup", str(group("memory"))),
-        ("set", f"memory.limit_in_bytes={32 << 20}"),
-        ("stat", "oom=memory.oom_control:oom_kill"),
-        ("stat", "peak=memory.max_usage_in_bytes"),
+        entering(group("memory")),
+        ("set", f"{MEMORY}={32 << 20}"),
+        ("stat", f"oom={MEMORY_EVENTS}:oom_kill"),
+        ("stat", f"peak={MEMORY_PEAK}"),
         ("stat", "absent=memory.absent"),
-        ("stat", "absent_key=memory.oom_control:absent"),
+        ("stat", f"absent_key={MEMORY_EVENTS}:absent"),
     ]
     record = launcher.run("python3", "-c", "bytearray(200 << 20)", extra=extra).record
     assert (record["outcome"], record["signal"], record["stat.oom"]) == ("signaled", "9", "1")
@@ -238,23 +257,25 @@ def test_out_of_memory_is_counted_before_the_group_goes(launcher: Launcher, grou
 def test_a_job_that_runs_out_of_memory_ends_whole(launcher: Launcher, group: Group) -> None:
     """v1 kills the one process that is the biggest; the rest of the job would go on without it, and here succeed."""
     extra = [
-        ("cgroup", str(group("memory"))),
-        ("set", f"memory.limit_in_bytes={32 << 20}"),
-        ("oom", "memory.oom_control"),
-        ("stat", "oom=memory.oom_control:oom_kill"),
+        entering(group("memory")),
+        ("set", f"{MEMORY}={32 << 20}"),
+        KILLED_WHOLE,
+        ("stat", f"oom={MEMORY_EVENTS}:oom_kill"),
     ]
     code = "(python3 -c 'bytearray(200 << 20)'); sleep 1000"
     record = launcher.run("sh", "-c", code, extra=extra).record
-    assert (record["outcome"], record["signal"], record["stat.oom"]) == ("signaled", "9", "1")
+    assert (record["outcome"], record["signal"]) == ("signaled", "9")
+    # v2 counts all that it killed together
+    assert int(record["stat.oom"]) >= 1
     assert "stop" not in record
 
 
 def test_a_job_at_its_limit_that_is_not_short_of_memory_goes_on(launcher: Launcher, group: Group) -> None:
     """Page cache is given back without anybody being killed."""
     extra = [
-        ("cgroup", str(group("memory"))),
-        ("set", f"memory.limit_in_bytes={16 << 20}"),
-        ("oom", "memory.oom_control"),
+        entering(group("memory")),
+        ("set", f"{MEMORY}={16 << 20}"),
+        KILLED_WHOLE,
     ]
     code = "dd if=/dev/zero of=f bs=1M count=64 2>/dev/null; cat f >/dev/null; echo done"
     shim = launcher.run("sh", "-c", code, extra=extra)
@@ -262,11 +283,13 @@ def test_a_job_at_its_limit_that_is_not_short_of_memory_goes_on(launcher: Launch
 
 
 def test_numbers_of_several_devices_are_added_up(launcher: Launcher, group: Group) -> None:
-    """io_service_bytes has `MAJOR:MINOR Read N` and more, a line each, and pids.max of a group has one word."""
+    """A line each: `MAJOR:MINOR Read N` and more on v1, `MAJOR:MINOR rbytes=N wbytes=N` and more on v2."""
+    of = "io.stat:{}bytes" if V2 else "blkio.throttle.io_service_bytes_recursive:{}"
+    total = [] if V2 else [("stat", f"all={of.format('Total')}")]
     extra = [
-        ("cgroup", str(group("blkio"))),
-        ("stat", "written=blkio.throttle.io_service_bytes_recursive:Write"),
-        ("stat", "all=blkio.throttle.io_service_bytes_recursive:Total"),
+        entering(group("io" if V2 else "blkio")),
+        ("stat", f"written={of.format('w' if V2 else 'Write')}"),
+        *total,
     ]
     shim = launcher.run(
         "sh", "-c", "dd if=/dev/zero of=f bs=64k count=4 oflag=direct 2>/dev/null || echo none", extra=extra
@@ -275,7 +298,7 @@ def test_numbers_of_several_devices_are_added_up(launcher: Launcher, group: Grou
         pytest.skip("no direct I/O on this file system")
     # the whole device's lines come before the sum that the file ends with
     assert int(shim.record["stat.written"]) >= 4 * 65536
-    assert int(shim.record["stat.all"]) >= int(shim.record["stat.written"])
+    assert V2 or int(shim.record["stat.all"]) >= int(shim.record["stat.written"])
 
 
 def test_the_wall_time_is_counted(launcher: Launcher) -> None:
@@ -286,26 +309,27 @@ def test_the_wall_time_is_counted(launcher: Launcher) -> None:
 
 
 def test_processes_are_limited(launcher: Launcher, group: Group) -> None:
-    extra = [("cgroup", str(group("pids"))), ("set", "pids.max=5"), ("stat", "refused=pids.events:max")]
+    extra = [entering(group("pids")), ("set", "pids.max=5"), ("stat", "refused=pids.events:max")]
     shim = launcher.run("sh", "-c", "for i in 1 2 3 4 5 6 7; do sleep 1000 & done", extra=extra)
     assert b"fork" in shim.log
     assert int(shim.record["stat.refused"]) >= 1
 
 
 def test_a_limit_of_one_process_leaves_no_room_for_the_command(launcher: Launcher, group: Group) -> None:
-    extra = [("cgroup", str(group("pids"))), ("set", "pids.max=1")]
+    extra = [entering(group("pids")), ("set", "pids.max=1")]
     fail(launcher, job_entries("true", extra=extra), "exec", "cannot execute true: resource temporarily unavailable")
 
 
 def test_cpu_time_is_limited(launcher: Launcher, group: Group) -> None:
     extra = [
-        ("cgroup", str(group("cpu"))),
-        ("set", "cpu.cfs_period_us=20000"),
-        ("set", "cpu.cfs_quota_us=4000"),
+        entering(group("cpu")),
+        *(("set", setting) for setting in FIFTH_OF_A_CPU),
         ("stat", "throttled=cpu.stat:nr_throttled"),
     ]
     code = (
-        "import time; start = time.monotonic()\nwhile time.process_time() < 0.2: pass\nprint(time.monotonic() - start)"
+        "import time; start = time.monotonic(); used = time.process_time()\n"
+        "while time.process_time() - used < 0.2: pass\n"
+        "print(time.monotonic() - start)"
     )
     shim = launcher.run("python3", "-c", code, extra=extra)
     assert float(shim.log) > 0.6

@@ -345,6 +345,12 @@ def test_job_disks_with_all_they_need() -> None:
     assert storage.judge_job_disks("/sbin/mkfs.ext4", True, True, WORKED).verdict is OK
 
 
+def test_the_trial_jobs_ids_are_nobodys() -> None:
+    assert installation.free_range(1 << 20, 4, {0, 1000}) == (1 << 20) + 3 * 65536
+    assert installation.free_range(1 << 20, 4, {(1 << 20) + 4 * 65536 - 1}) == (1 << 20) + 2 * 65536
+    assert installation.free_range(1 << 20, 1, {1 << 20}) == 1 << 20
+
+
 @pytest.mark.parametrize(("status", "verdict"), [(2, OK), (None, FAILS), (0, FAILS), (-11, FAILS)])
 def test_shim(status: int | None, verdict: Verdict) -> None:
     assert installation.judge_shim(status, "/x/joblet-shim").verdict is verdict

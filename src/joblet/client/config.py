@@ -22,12 +22,13 @@ _DEFAULTS = {
     "key": "certs/client-key.pem",
     "ca": "certs/ca-cert.pem",
 }
-_VARIABLES = {
+VARIABLES = {
     "server": "JOBLET_SERVER",
     "cert": "JOBLET_CERT_PATH",
     "key": "JOBLET_KEY_PATH",
     "ca": "JOBLET_CA_PATH",
 }
+"""the environment variable of each setting"""
 _NODE_KEYS = {"server": "address", "cert": "cert", "key": "key", "ca": "ca"}
 
 
@@ -72,7 +73,7 @@ class ClientConfig:
         """
         environ = os.environ if environ is None else environ
         given = {"server": server, "cert": cert, "key": key, "ca": ca}
-        chosen = {name: value or environ.get(_VARIABLES[name]) or "" for name, value in given.items()}
+        chosen = {name: value or environ.get(VARIABLES[name]) or "" for name, value in given.items()}
         if config or node or not all(chosen.values()):
             from_file = _read_node(config, node)
             chosen = {name: value or from_file.get(name) or _DEFAULTS[name] for name, value in chosen.items()}

@@ -26,7 +26,10 @@ _SECTIONS: dict[str, Callable[[Context], Checks]] = {
 
 
 def examine(config_path: Path) -> Report:
-    """Look at everything. It changes nothing that lasts, and needs no server."""
+    """Look at everything; no server needs to run.
+
+    What it makes it removes. Controllers of v2 stay switched on at the root, as they are where the server runs.
+    """
     facts = context.look(config_path)
     sections = tuple(Section(title, tuple(_rows(checks(facts)))) for title, checks in _SECTIONS.items())
     return Report(sections, facts.root)

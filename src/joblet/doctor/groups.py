@@ -60,7 +60,7 @@ def judge_mode(found: Hierarchies) -> Row:
         advice = "Mount control groups at /sys/fs/cgroup, as systemd does."
         return Row("mode", "no control groups are mounted", "limits", Verdict.FAILS, advice)
     if found.used == "v2":
-        return Row("mode", found.mode, "v2")
+        return Row("mode", found.mode, "v2: one group for each job, killed whole")
     host = "hybrid: v1, and v2 without memory" if found.mode == "hybrid" else "v1"
     use = "v1: --max-iobps holds for direct I/O only, not for writes through the page cache"
     return Row("mode", host, use, Verdict.GAP, f"Boot with {_UNIFIED} for v2, which limits both.")
@@ -143,7 +143,7 @@ def _judge_files(found: Hierarchies, groups: dict[str, Path], *, tried: bool) ->
 
 def judge_swap_v1(accounted: bool) -> Row:
     if accounted:
-        return Row("swap", "memory.memsw.limit_in_bytes", "closed to jobs: memory and swap have one bound")
+        return Row("swap", "accounted", "closed to jobs: one bound for memory and swap (memory.memsw)")
     return Row("swap", "not accounted", "closed to jobs by memory.swappiness=0")
 
 

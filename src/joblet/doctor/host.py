@@ -206,4 +206,4 @@ def judge_boot_id(text: str) -> Row:
     if len(text) != 36:
         advice = "Mount /proc whole: /proc/sys/kernel/random/boot_id cannot be read."
         return Row("boot id", "not readable", use, Verdict.FAILS, advice)
-    return Row("boot id", text, use)
+    return Row("boot id", "readable", use)

@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from joblet import __version__
@@ -19,6 +20,7 @@ from joblet.doctor.report import Checks, Row, Verdict, unknown
 from joblet.errors import HostUnable
 from joblet.executor.local import LocalExecutor
 from joblet.executor.local.executor import shim_path
+from joblet.executor.local.ranges import COUNT
 from joblet.job import Limits
 from joblet.server.settings import executor_settings
 
@@ -90,7 +92,8 @@ def _why_no_job(context: Context, limits: Limits | None) -> str:
         return f"no directory for it: {error.strerror}"
     try:
         settings = executor_settings(context.config, context.config_path, directory)
-        executor = LocalExecutor(settings, f"doctor-{os.getpid()}")
+        base = free_range(settings.id_base, settings.id_ranges, _uids_in_use())
+        executor = LocalExecutor(replace(settings, id_base=base, id_ranges=1), f"doctor-{os.getpid()}")
         with contextlib.closing(executor):
             asyncio.run(executor.probe() if limits is None else executor.probe(limits))
     except (HostUnable, OSError) as error:
@@ -98,6 +101,21 @@ def _why_no_job(context: Context, limits: Limits | None) -> str:
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     return ""
+
+
+def free_range(base: int, ranges: int, uids: set[int]) -> int:
+    """The last range of the pool that no process has: a running server may have jobs, and begins at the other end."""
+    used = {(uid - base) // COUNT for uid in uids}
+    return next((base + n * COUNT for n in reversed(range(ranges)) if n not in used), base)
+
+
+def _uids_in_use() -> set[int]:
+    uids = set()
+    for entry in os.scandir("/proc"):
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit():
+                uids.add(entry.stat().st_uid)
+    return uids
 
 
 def judge_trial_job(trouble: str) -> Row:

@@ -87,7 +87,7 @@ def judge_namespace_limits(limits: dict[str, int], jobs: int) -> Row:
     if not limits:
         return Row("namespace limits", "not readable", use, Verdict.NOTE, "Mount /proc whole.")
     name = min(limits, key=lambda key: limits[key])
-    host = f"user.max_{name}_namespaces={limits[name]}"
+    host = f"at most {limits[name]} {name} namespaces"
     if limits[name] < jobs:
         verdict = Verdict.GAP if limits[name] else Verdict.FAILS
         return Row("namespace limits", host, use, verdict, f"Raise user.max_{name}_namespaces by sysctl.")

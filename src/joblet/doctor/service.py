@@ -152,7 +152,7 @@ def _unreadable(context: Context, label: str, path: Path) -> Row | None:
     except FileNotFoundError:
         return judge_absence(label, f"{path}: not there", path.parent, context.configured)
     except PermissionError:
-        return unknown(label, str(path))
+        return unknown(label, _CERTIFICATE_USE[label])
     except OSError as error:
         return Row(label, f"{path}: {error.strerror}", "joblet serve needs it", Verdict.FAILS, "Restore the file.")
 
