@@ -13,10 +13,10 @@ from joblet.executor.base import Exit, LaunchFailed
 from joblet.executor.local.record import (
     BadRecord,
     Monitor,
+    Started,
     parse_report,
     read_exit,
     read_monitor,
-    Started,
     read_started,
 )
 from joblet.job import Receipt

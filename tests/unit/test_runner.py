@@ -23,6 +23,7 @@ from joblet.errors import (
     InvalidArgument,
     JobNotFound,
     JobNotRunning,
+    KeyReused,
     QueueFull,
     ShuttingDown,
     StoreFailed,
@@ -510,44 +511,58 @@ async def test_a_job_that_cannot_be_stored_is_refused_and_takes_nothing(make: Ma
     assert live.job.state is (State.PENDING if waiting else State.INITIALIZING)
 
 
-async def test_a_job_whose_turn_cannot_be_stored_gives_its_slot_on(make: Make) -> None:
+async def test_a_job_whose_turn_cannot_be_stored_has_it_when_there_is_room_again(make: Make) -> None:
     site = make(slots=1)
     _, first = await site.running()
     second, third = await site.submit(), await site.submit()
     with site.disk_full(when="NEW.id = 2"):
         first.end(code=0)
         async with asyncio.timeout(PATIENCE):
-            await second.ended.wait()
-            await third.launched.wait()
-    assert site.host.launches == [1, 3]
+            await second.unstored.wait()
+        assert site.host.launches == [1]
+        assert (await site.stored(second)).state is State.PENDING
+    async with asyncio.timeout(PATIENCE):
+        await second.launched.wait()
+    site.host.under_way[2].end(code=0)
+    async with asyncio.timeout(PATIENCE):
+        await third.launched.wait()
+    assert site.host.launches == [1, 2, 3]
 
 
-async def test_a_job_whose_end_cannot_be_stored_gives_its_slot_on_and_is_concluded_by_the_next_server(
-    make: Make,
-) -> None:
-    site = make(slots=1)
-    first, job = await site.running()
-    second = await site.submit()
-    with site.disk_full(when="NEW.id = 1"):
+async def test_an_end_that_cannot_be_stored_is_stored_when_there_is_room_again(site: Site) -> None:
+    live, job = await site.running()
+    with site.disk_full():
         job.end(code=5)
         async with asyncio.timeout(PATIENCE):
-            await first.ended.wait()
-            await second.launched.wait()
+            await live.unstored.wait()
+        assert (await site.stored(live)).state is State.RUNNING
+        assert not live.ended.is_set()
+    assert await site.ended(live) == (State.FAILED, 5, "exit code 5")
+
+
+async def test_an_end_that_cannot_be_stored_is_concluded_by_the_next_server(site: Site) -> None:
+    live, job = await site.running()
+    with site.disk_full():
+        job.end(code=5)
+        async with asyncio.timeout(PATIENCE):
+            await live.unstored.wait()
+        await site.close()
     site.host.found[1] = Exit(ended_at=9, started_at=8, code=5)
-    await site.restart()
+    site.open()
+    await site.runner.recover()
     with contextlib.suppress(JobNotFound):
-        if live := site.runner.find("1"):
-            await live.ended.wait()
+        if again := site.runner.find("1"):
+            await again.ended.wait()
     assert (await site.stored(1)).reason == "exit code 5"
 
 
-async def test_a_stop_that_cannot_be_stored_signals_nobody_and_may_be_asked_again(site: Site) -> None:
+async def test_a_stop_that_cannot_be_stored_stops_the_job_and_says_so(site: Site) -> None:
     live, job = await site.running()
-    with site.disk_full(), pytest.raises(StoreFailed):
-        await site.runner.stop("1", "stopped by bob")
-    assert not job.signalled.is_set()
-    assert not live.ended.is_set()
-    assert (await site.runner.stop("1", "stopped by eve")).reason == "stopped by eve"
+    with site.disk_full():
+        with pytest.raises(StoreFailed, match="job 1 is being stopped, but its state cannot be stored now"):
+            await site.runner.stop("1", "stopped by bob")
+        assert job.signalled.is_set()
+    assert await site.ended(live) == (State.STOPPED, -1, "stopped by bob")
 
 
 async def test_a_job_that_runs_keeps_its_slot_although_its_start_cannot_be_stored(
@@ -647,7 +662,7 @@ ENDED = Exit(ended_at=4_000_000_000, started_at=3_000_000_000, code=7)
 
 async def left_behind(site: Site, state: State, stop_reason: str = "") -> None:
     """Job 1 as an earlier server left it."""
-    job, _ = (await site.store.create(Order("scripted", (), Limits(100, 512, 0), 3_600_000), "alice", State.PENDING, 1))
+    job, _ = await site.store.create(Order("scripted", (), Limits(100, 512, 0), 3_600_000), "alice", State.PENDING, 1)
     for step in (State.INITIALIZING, State.RUNNING):
         if state in (step, State.RUNNING):
             await site.store.transition(job.id, step)
@@ -743,10 +758,10 @@ async def test_a_waiting_job_stopped_by_an_earlier_server_needs_no_slot_to_end(m
 
 
 async def test_a_recovered_jobs_time_is_counted_from_its_start(make: Make) -> None:
-    site = make(timeout=60)
+    site = make()
     await left_behind(site, State.RUNNING)
-    site.host.under_way[1] = Scripted(site.host, 1, clock.now_ns() - 3600 * 10**9)
-    assert await recovered(site) == (State.STOPPED, -1, "timeout after 1m")
+    site.host.under_way[1] = Scripted(site.host, 1, clock.now_ns() - 3601 * 10**9)
+    assert await recovered(site) == (State.STOPPED, -1, "timeout after 1h")
 
 
 async def test_recovered_jobs_hold_slots_and_those_that_wait_keep_their_order(make: Make) -> None:
@@ -802,7 +817,9 @@ def test_whatever_happens_every_job_ends_once_and_slots_are_never_exceeded(
                         await settled(site)
                         for task in stops:
                             task.cancel()
-                        site.host.found = {job.id: Lost("lost: between servers") for job in await everything(site.store)}
+                        site.host.found = {
+                            job.id: Lost("lost: between servers") for job in await everything(site.store)
+                        }
                         site.host.found |= site.host.under_way
                         await site.restart()
                     case "pause":
@@ -854,3 +871,98 @@ def test_an_id_is_a_plain_decimal_number_or_of_no_job(text: str) -> None:
         return
     assert told == f"job not found: {text}"
     assert not (text.isascii() and text.isdigit() and len(text) <= 18 and (text[0] != "0" or text == "0"))
+
+
+async def test_a_key_gives_the_same_job_running_ended_and_after_a_restart(site: Site) -> None:
+    order = Order("scripted", key="nightly")
+    live = await site.runner.submit(order, "alice", "admin")
+    assert await site.runner.submit(order, "alice", "admin") is live
+    await live.launched.wait()
+    site.host.under_way[1].end(code=3)
+    await site.ended(live)
+    for _ in range(2):
+        again = await site.runner.submit(order, "alice", "admin")
+        assert (again.job.id, again.job.state, again.job.exit_code) == (1, State.FAILED, 3)
+        assert again.launched.is_set()
+        await site.restart()
+    assert site.host.launches == [1]
+
+
+async def test_a_key_that_comes_twice_at_once_is_one_job_and_takes_one_slot(make: Make) -> None:
+    site = make(slots=2, queue=0)
+    order = Order("scripted", key="k")
+    lives = await asyncio.gather(*(site.runner.submit(order, "alice", "admin") for _ in range(2)))
+    assert lives[0] is lives[1]
+    assert len(await everything(site.store)) == 1
+    await site.submit()  # the second slot is free
+
+
+async def test_a_key_belongs_to_its_owner_and_its_order(site: Site) -> None:
+    first = await site.runner.submit(Order("scripted", key="k"), "alice", "admin")
+    other = await site.runner.submit(Order("scripted", key="k"), "bob", "admin")
+    assert {first.job.id, other.job.id} == {1, 2}
+    for changed in (Order("scripted", ("x",), key="k"), Order("scripted", key="k", priority=1)):
+        with pytest.raises(KeyReused, match="key 'k' belongs to job 1, which was ordered otherwise"):
+            await site.runner.submit(changed, "alice", "admin")
+
+
+async def test_who_waits_goes_by_priority_then_by_age_also_after_a_restart(make: Make) -> None:
+    site = make(slots=1)
+    await site.running()
+    for priority in (0, 5, 0, 5, -1):
+        await site.runner.submit(Order("scripted", priority=priority), "alice", "admin")
+
+    def places() -> list[int]:
+        return [site.runner.place(site.live(job_id).job) for job_id in (2, 3, 4, 5, 6)]
+
+    assert places() == [3, 1, 4, 2, 5]
+    await site.restart()
+    assert places() == [3, 1, 4, 2, 5]
+    for done in (1, 3, 5, 2, 4):
+        async with asyncio.timeout(PATIENCE):
+            await site.live(done).launched.wait()
+        site.host.under_way[done].end(code=0)
+    async with asyncio.timeout(PATIENCE):
+        await site.live(6).launched.wait()
+
+
+async def test_a_jobs_own_timeout_is_kept_across_restarts_and_may_be_changed(make: Make) -> None:
+    site = make(timeout=3600)
+    live = await site.runner.submit(Order("scripted", timeout_ms=50_000), "alice", "admin")
+    await live.launched.wait()
+    await site.restart()
+    assert site.live(1).job.timeout_ms == 50_000
+    await site.runner.set_timeout("1", 7_200_000, "bob")  # more than any job can ask for
+    site.host.under_way[1].started_at -= 7201 * 10**9
+    assert (await site.stored(1)).timeout_ms == 7_200_000
+    await site.runner.set_timeout("1", 7_200_000, "bob")  # counted anew, and it is over
+    assert await site.ended(site.live(1)) == (State.STOPPED, -1, "timeout after 2h")
+
+
+@pytest.mark.parametrize(
+    ("order", "fault"),
+    [
+        (Order("x", timeout_ms=3_600_001), r"invalid timeout: 3600001 ms \(allowed 0 to 1h, joblet.jobTimeout\)"),
+        (Order("x", timeout_ms=-1), "invalid timeout: -1 ms"),
+        (Order("x", priority=1001), "invalid priority: 1001"),
+        (Order("x", key="k" * 129), "invalid key: "),
+        (Order("x", key="a\nb"), "invalid key: "),
+    ],
+)
+async def test_what_an_order_may_not_ask_for_is_named(site: Site, order: Order, fault: str) -> None:
+    with pytest.raises(InvalidArgument, match=fault):
+        await site.runner.submit(order, "alice", "admin")
+    assert await everything(site.store) == []
+
+
+async def test_the_timeout_of_an_ended_job_cannot_be_changed(site: Site) -> None:
+    live, job = await site.running()
+    job.end(code=0)
+    await site.ended(live)
+    with pytest.raises(JobNotRunning):
+        await site.runner.set_timeout("1", 1000, "bob")
+    with pytest.raises(JobNotFound):
+        await site.runner.set_timeout("2", 1000, "bob")
+    for wrong in (0, -1, 10**15):
+        with pytest.raises(InvalidArgument):
+            await site.runner.set_timeout("1", wrong, "bob")

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from joblet.errors import StoreFailed
+from joblet.errors import StoreDamaged, StoreFailed, TransitionRefused
 from joblet.job import TRANSITIONS, Job, Limits, Order, State
 from joblet.store import Store
 
@@ -133,7 +133,7 @@ async def test_one_bad_change_does_not_fail_its_neighbours(store: Store) -> None
         create(store),
         return_exceptions=True,
     )
-    assert [type(result) for result in results] == [Job, StoreFailed, Job, StoreFailed, Job]
+    assert [type(result) for result in results] == [Job, StoreFailed, Job, TransitionRefused, Job]
     assert [job.id for job in await everything(store)] == [1, 2, 3]
 
 
@@ -222,8 +222,9 @@ async def test_a_database_of_a_newer_joblet_is_refused_and_left_alone(path: Path
 
 async def test_what_is_no_database_is_refused_by_its_name(path: Path) -> None:
     path.write_bytes(b"not a database at all, but long enough to have a header" * 20)
-    with pytest.raises(StoreFailed, match=r"joblet\.db: file is not a database"):
+    with pytest.raises(StoreDamaged, match=r"joblet\.db is damaged \(file is not a database\); .*joblet restore"):
         Store(path)
+    assert path.read_bytes().startswith(b"not a database")
 
 
 async def test_a_directory_that_is_absent_is_told(tmp_path: Path) -> None:
