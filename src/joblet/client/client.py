@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from typing import Self, TypeVar, cast
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from joblet.client._channel import JobletChannel
+from joblet.client._patience import Patience
 from joblet.client.config import ClientConfig
-from joblet.client.errors import DeadlineExceeded, InvalidArgument, from_status
+from joblet.client.errors import DeadlineExceeded, InvalidArgument, JobletError, from_status
 from joblet.client.jobs import JobInfo, JobList, StopResult, info_of
 from joblet.proto import joblet as pb
 
@@ -82,15 +84,20 @@ class Client:
         run_timeout: float = 0,
         priority: int = 0,
         key: str = "",
+        retry: bool = False,
         wait_for_start: bool = False,
     ) -> Job:
         """Create a job and return it as soon as the server has it safe, or with `wait_for_start` has exec'd it.
 
         Limits are percent of one core, MB of memory, bytes per second of disk I/O, cores such as `0-3,5`, processes,
         open files of each, and MB in the work directory; 0 or empty means the server's default. The command may run for
-        `run_timeout` seconds. Who waits for a slot goes before those of a lower `priority`. With a `key` the call may
-        be repeated at will: the same key gives the same job.
+        `run_timeout` seconds. Who waits for a slot goes before those of a lower `priority`.
+
+        With a `key` the same order gives the same job, however often it is sent, so that the call is repeated for
+        `config.patience` seconds when the connection is lost; `retry` is the same with a key that nobody else has.
+        Without a key, whether there is a job after a ConnectionLost is not known.
         """
+        key = key or (secrets.token_hex(16) if retry else "")
         for name, limit in (
             ("maxCPU", max_cpu),
             ("maxMemory", max_memory),
@@ -120,8 +127,13 @@ class Client:
             key=key,
             wait_for_start=wait_for_start,
         )
-        answer = await self._call(self._stub.run_job(request, timeout=None if wait_for_start else self.config.timeout))
-        return Job(self, info_of(answer))
+        timeout = None if wait_for_start else self.config.timeout
+        patience = Patience(self.config.patience if key else 0)
+        while True:
+            try:
+                return Job(self, info_of(await self._call(self._stub.run_job(request, timeout=timeout))))
+            except JobletError as error:
+                await self._wait(patience, error)
 
     async def status(self, job_id: str) -> JobInfo:
         """What the server knows of a job."""
@@ -134,15 +146,15 @@ class Client:
         answer = await self._call(self._stub.list_jobs(request, timeout=self.config.timeout))
         return JobList([info_of(job) for job in answer.jobs], more=answer.more)
 
-    async def list_all(self) -> AsyncGenerator[JobInfo]:
-        """Every job, newest first, in as many calls as it takes."""
-        before, more = "", True
+    async def list_all(self, *, before: str = "") -> AsyncGenerator[JobInfo]:
+        """Every job, newest first, in as many calls as it takes; with `before` only older ones."""
+        more = True
         while more:
             page = await self.list(before=before)
             for job in reversed(page):
                 yield job
             more = page.more
-            before = page[0].id if page else ""
+            before = page[0].id if page else before
 
     async def set_timeout(self, job_id: str, seconds: float) -> JobInfo:
         """Change how many seconds a job may run, counted from the start of its command.
@@ -153,7 +165,10 @@ class Client:
         return info_of(await self._call(self._stub.set_job_timeout(request, timeout=self.config.timeout)))
 
     async def delete(self, job_id: str) -> None:
-        """Remove an ended job and its log. Raises FailedPrecondition when it has not ended."""
+        """Remove an ended job and its log, which takes as long as its files do.
+
+        Raises FailedPrecondition when it has not ended.
+        """
         await self._call(self._jobs_stub.delete_job(pb.DeleteJobReq(id=job_id)))
 
     async def delete_all(self) -> tuple[int, int]:
@@ -169,12 +184,35 @@ class Client:
         answer = await self._call(self._stub.stop_job(pb.StopJobReq(id=job_id)))
         return StopResult(answer.id, answer.status, answer.end_time, answer.exit_code)
 
-    async def logs(self, job_id: str, *, follow: bool = True, offset: int = 0) -> AsyncIterator[bytes]:
+    async def logs(
+        self, job_id: str, *, follow: bool = True, offset: int = 0, reconnect: bool = False
+    ) -> AsyncIterator[bytes]:
         """The job's output (stdout and stderr merged) from byte `offset`, in order and complete.
 
-        Ends when the job has ended, or without `follow` after what there is now. A consumer that is slow slows the
-        stream; at most STREAM_WINDOW bytes wait here. Use contextlib.aclosing to leave early and at once.
+        Ends when the job has ended, or without `follow` after what there is now. With `reconnect` it goes on when the
+        server is restarted meanwhile, each byte once; raises ConnectionLost when the server stays away for
+        `config.patience` seconds. A consumer that is slow slows the stream; at most STREAM_WINDOW bytes wait here. Use
+        contextlib.aclosing to leave early and at once.
         """
+        patience = Patience(self.config.patience if reconnect else 0)
+        lost = False
+        while True:
+            try:
+                if lost:  # a job that is silent does not show whether the server is there again, and still has it
+                    await self.status(job_id)
+                    patience.renew()
+                async with aclosing(self._chunks(job_id, follow, offset)) as chunks:
+                    async for chunk in chunks:
+                        patience.renew()
+                        offset += len(chunk)
+                        yield chunk
+            except JobletError as error:
+                await self._wait(patience, error)
+                lost = True
+            else:
+                return
+
+    async def _chunks(self, job_id: str, follow: bool, offset: int) -> AsyncGenerator[bytes]:
         request = pb.GetJobLogsReq(id=job_id, no_follow=not follow, offset=offset)
         stub = self._stub
         with self._errors():
@@ -193,6 +231,11 @@ class Client:
         if self._channel is None:
             raise RuntimeError("the client is not open: use `async with`")
         return pb.JobServiceStub(self._channel)
+
+    async def _wait(self, patience: Patience, error: JobletError) -> None:
+        if self._channel is None:  # closed by its owner, during the call
+            raise error
+        await patience.wait(error)
 
     async def _call(self, call: Awaitable[T]) -> T:
         with self._errors():
@@ -241,6 +284,6 @@ class Job:
         """Stop it; see Client.stop."""
         return await self.client.stop(self.id)
 
-    def logs(self, *, follow: bool = True, offset: int = 0) -> AsyncIterator[bytes]:
+    def logs(self, *, follow: bool = True, offset: int = 0, reconnect: bool = False) -> AsyncIterator[bytes]:
         """Its output; see Client.logs."""
-        return self.client.logs(self.id, follow=follow, offset=offset)
+        return self.client.logs(self.id, follow=follow, offset=offset, reconnect=reconnect)
