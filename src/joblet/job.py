@@ -161,6 +161,8 @@ class Job:
     """how long its command may run"""
     priority: int = 0
     key: str = ""
+    epoch: str = ""
+    """the life of its machine in which it left the queue"""
 
 
 @dataclass(frozen=True, slots=True)

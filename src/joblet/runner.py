@@ -107,7 +107,7 @@ class Runner:
     async def _accept(self, order: Order, owner: str, state: State) -> Live:
         new = False
         try:
-            job, new = await self._store.create(order, owner, state, clock.now_ns())
+            job, new = await self._store.create(order, owner, state, clock.now_ns(), self._executor.epoch)
         finally:
             if not new:
                 if state is State.PENDING:
@@ -193,17 +193,25 @@ class Runner:
         return job
 
     async def recover(self) -> None:
-        """Take up every unfinished job of an earlier server where it is now."""
-        for job in await self._store.unfinished():
+        """Take up every unfinished job of an earlier server where it is now.
+
+        All are found before one is launched: until then it is not known which slots and ids of users are taken.
+        """
+        jobs = await self._store.unfinished()
+        begun = [job for job in jobs if job.state is not State.PENDING]
+        for job, found in zip(begun, await asyncio.gather(*map(self._recover, begun)), strict=True):
+            self._admission.occupy()
+            self._start(job, found, reserved=False)
+        for job in sorted(jobs, key=lambda job: (-job.priority, job.id)):
             if job.state is State.PENDING:
                 self._start(job, None, reserved=False)
-                continue
-            self._admission.occupy()
-            found = await self._executor.recover(job)
-            if found is None and job.state is State.RUNNING:  # it has run; it must not run again
-                found = Lost("lost: nothing of it was found")
-            log.info("job found again", extra=fields(jobId=job.id, status=job.state, found=type(found).__name__))
-            self._start(job, found, reserved=False)
+
+    async def _recover(self, job: Job) -> Running | Exit | Lost | None:
+        found = await self._executor.recover(job)
+        if found is None and job.state is State.RUNNING:  # it has run; it must not run again
+            found = Lost("lost: nothing of it was found")
+        log.info("job found again", extra=fields(jobId=job.id, status=job.state, found=type(found).__name__))
+        return found
 
     async def close(self) -> None:
         """Stop following jobs; they go on, and the next server finds them again."""
@@ -268,7 +276,8 @@ class Runner:
 
     async def _run(self, live: Live, found: Running | Exit | Lost | None) -> None:
         if live.job.state is State.PENDING:
-            live.job = await self._store_firmly(live, State.INITIALIZING, started_at=clock.now_ns())
+            now, epoch = clock.now_ns(), self._executor.epoch
+            live.job = await self._store_firmly(live, State.INITIALIZING, started_at=now, epoch=epoch)
         if found is None:
             if live.stop_reason:
                 await self._end(live, Ending(State.STOPPED, -1, live.stop_reason), clock.now_ns())

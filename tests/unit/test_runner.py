@@ -119,6 +119,7 @@ class Host:
     """
 
     folder: Path
+    epoch: str = "since this test began"
     obedient: bool = True
     """scripted jobs end when they are told to"""
     unable: HostUnable | None = None
@@ -131,6 +132,10 @@ class Host:
     under_way: dict[int, Scripted] = field(default_factory=dict)
     most_at_once: int = 0
     found: dict[int, Scripted | Exit | Lost | None] = field(default_factory=dict)
+    slow_to_find: set[int] = field(default_factory=set)
+    recovering: int = 0
+    launched_too_early: bool = False
+    """before all was found that is there already"""
 
     async def probe(self) -> None:
         if self.unable is not None:
@@ -139,6 +144,7 @@ class Host:
     async def launch(self, job: Job) -> Scripted | Plain:
         self.launches.append(job.id)
         self.launching.set()
+        self.launched_too_early |= self.recovering > 0
         if self.hold is not None:
             await self.hold.wait()
         if job.id in self.failures:
@@ -155,6 +161,10 @@ class Host:
         return self.under_way[job.id]
 
     async def recover(self, job: Job) -> Scripted | Exit | Lost | None:
+        self.recovering += 1
+        for _ in range(100 if job.id in self.slow_to_find else 0):
+            await asyncio.sleep(0)
+        self.recovering -= 1
         return self.found.get(job.id, self.under_way.get(job.id))
 
     def log_path(self, job_id: int) -> Path:
@@ -718,6 +728,43 @@ async def test_a_job_of_which_nothing_was_started_is_launched(site: Site) -> Non
     await site.runner.recover()
     await site.live(1).launched.wait()
     assert site.host.launches == [1]
+
+
+async def test_nothing_is_launched_before_all_that_runs_is_found(make: Make) -> None:
+    """What runs has slots and ids of users, which nobody else may be given."""
+    site = make(slots=2)
+    for state in (State.INITIALIZING, State.PENDING, State.RUNNING, State.RUNNING):
+        await left_behind(site, state)
+    for job_id in (3, 4):
+        site.host.under_way[job_id] = Scripted(site.host, job_id)
+        site.host.slow_to_find.add(job_id)
+    await site.runner.recover()
+    await site.live(1).launched.wait()
+    assert not site.host.launched_too_early
+    assert site.host.launches == [1]  # job 2 waits, although it is older than those that run
+
+
+async def test_a_free_slot_goes_to_the_highest_priority_of_those_found_waiting(make: Make) -> None:
+    site = make(slots=1)
+    for priority in (0, 5):
+        order = Order("scripted", (), Limits(100, 512, 0), 3_600_000, priority)
+        await site.store.create(order, "alice", State.PENDING, 1)
+    await site.runner.recover()
+    await site.live(2).launched.wait()
+    assert site.host.launches == [2]
+
+
+async def test_a_job_has_the_life_of_its_machine_in_which_it_left_the_queue(make: Make) -> None:
+    site = make(slots=1)
+    first, _ = await site.running()
+    waiting = await site.submit()
+    assert (first.job.epoch, waiting.job.epoch) == ("since this test began", "")
+    await site.restart()
+    assert (await site.stored(1)).epoch == "since this test began"
+    site.host.epoch = "since a reboot"
+    site.host.under_way[1].end(code=0)
+    await site.live(2).launched.wait()
+    assert (await site.stored(2)).epoch == "since a reboot"
 
 
 async def test_a_command_that_has_run_is_never_run_again(site: Site) -> None:

@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from joblet.errors import StoreDamaged, StoreFailed, TransitionRefused
 from joblet.job import TRANSITIONS, Job, Limits, Order, State
 from joblet.store import Store
+from joblet.store.schema import newest_schema
 
 LIMITS = Limits(50, 64, 1024)
 MEMORY = "/dev/shm" if os.path.ismount("/dev/shm") else None
@@ -214,7 +215,7 @@ async def test_a_database_of_a_newer_joblet_is_refused_and_left_alone(path: Path
     async with opened(path) as store:
         await create(store)
     sql(path, "PRAGMA user_version = 99")
-    with pytest.raises(StoreFailed, match="schema 99, this joblet knows up to 3: use a newer joblet"):
+    with pytest.raises(StoreFailed, match=f"schema 99, this joblet knows up to {newest_schema()}: use a newer joblet"):
         Store(path)
     assert sql(path, "PRAGMA user_version") == [(99,)]
     assert sql(path, "SELECT count(*) FROM jobs") == [(1,)]

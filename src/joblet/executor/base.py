@@ -72,6 +72,9 @@ class Running(Protocol):
 class Executor(Protocol):
     """A place where jobs run."""
 
+    epoch: str
+    """names this life of the machine: what was launched in an earlier one runs no more"""
+
     async def probe(self) -> None:
         """Raise HostUnable when a job cannot be isolated and limited here."""
 

@@ -10,12 +10,12 @@ from joblet.job import Job, Limits, Order, Receipt, State
 COLUMNS = (
     "id, command, args, max_cpu, max_memory, max_iobps, state, owner, "
     "created_at, started_at, exec_at, ended_at, exit_code, reason, stop_reason, "
-    "max_processes, max_open_files, max_disk, cpu_cores, receipt, timeout_ms, priority, client_key"
+    "max_processes, max_open_files, max_disk, cpu_cores, receipt, timeout_ms, priority, client_key, epoch"
 )
 """what `job_of` reads"""
 
 
-def columns_of(order: Order, owner: str, state: State, now: int) -> dict[str, int | str | None]:
+def columns_of(order: Order, owner: str, state: State, now: int, epoch: str) -> dict[str, int | str | None]:
     """The columns of a new job."""
     limits = order.limits
     return {
@@ -35,6 +35,7 @@ def columns_of(order: Order, owner: str, state: State, now: int) -> dict[str, in
         "owner": owner,
         "created_at": now,
         "started_at": now if state is State.INITIALIZING else None,
+        "epoch": epoch if state is State.INITIALIZING else "",
     }
 
 
@@ -42,7 +43,7 @@ def job_of(row: tuple[Any, ...]) -> Job:
     """The job of a row with COLUMNS."""
     (job_id, command, args, max_cpu, max_memory, max_iobps, state, owner,
      created_at, started_at, exec_at, ended_at, exit_code, reason, stop_reason,
-     max_processes, max_open_files, max_disk, cpu_cores, receipt, timeout_ms, priority, key) = row  # fmt: skip
+     max_processes, max_open_files, max_disk, cpu_cores, receipt, timeout_ms, priority, key, epoch) = row  # fmt: skip
     return Job(
         id=job_id,
         command=command,
@@ -61,4 +62,5 @@ def job_of(row: tuple[Any, ...]) -> Job:
         timeout_ms=timeout_ms,
         priority=priority,
         key=key,
+        epoch=epoch,
     )

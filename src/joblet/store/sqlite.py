@@ -56,12 +56,12 @@ class Store:
         self._read.close()
         self._write.close()
 
-    async def create(self, order: Order, owner: str, state: State, now: int) -> tuple[Job, bool]:
+    async def create(self, order: Order, owner: str, state: State, now: int, epoch: str = "") -> tuple[Job, bool]:
         """Record a new job in `state` (PENDING or INITIALIZING): the job with its id, and whether it is new.
 
         It is not when the owner has a job with the order's key already; that is the one, and nothing has changed.
         """
-        columns = columns_of(order, owner, state, now)
+        columns = columns_of(order, owner, state, now, epoch)
         marks = ", ".join("?" * len(columns))
         sql = (
             f"INSERT INTO jobs ({', '.join(columns)}) VALUES ({marks}) "

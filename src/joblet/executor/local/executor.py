@@ -18,13 +18,14 @@ from pathlib import Path
 from joblet import clock
 from joblet.errors import HostUnable
 from joblet.executor.base import Exit, LaunchFailed, Lost
-from joblet.executor.local import disk, host, ranges, record, spec
+from joblet.executor.local import disk, host, monitor, ranges, record, spec
 from joblet.executor.local.cgroup import Cgroups
 from joblet.executor.local.record import BadRecord
 from joblet.executor.local.spawn import Process, spawn
 from joblet.executor.local.spec import View
-from joblet.job import Job, Limits
+from joblet.job import Job, Limits, State
 
+_PROBE = "probe-"
 _PROBE_ID = 0
 _PROBE_LIMITS = Limits(max_cpu=100, max_memory=64, max_iobps=0, max_processes=16, max_open_files=64)
 _RECOVER_TRIES = 500
@@ -62,7 +63,7 @@ class LocalExecutor:
         self._jobs.mkdir(mode=0o700, exist_ok=True)
         self._ranges = ranges.IdRanges(settings.id_base, settings.id_ranges)
         self._instance = instance
-        self._boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        self.epoch = monitor.boot_id()
         self._view = host.view(settings.view, (settings.state_dir, *settings.private))
         self._found_cgroups: Cgroups | None = None
 
@@ -85,11 +86,11 @@ class LocalExecutor:
     async def probe(self, limits: Limits = _PROBE_LIMITS) -> None:
         """Launch a job of nothing, as any other is launched. Raises HostUnable with the stage's sentence."""
         try:
-            directory = Path(tempfile.mkdtemp(prefix="probe-", dir=self._settings.state_dir))
+            directory = Path(tempfile.mkdtemp(prefix=_PROBE, dir=self._settings.state_dir))
         except OSError as error:
             raise HostUnable(f"log setup failed: {_text(error)}") from error
         try:
-            running = await self._launch(directory, _PROBE_ID, "probe", limits, ["true"])
+            running = await self._launch(directory, _PROBE_ID, directory.name, limits, ["true"])
             await running.wait()
         except LaunchFailed as error:
             raise HostUnable(str(error)) from error
@@ -114,29 +115,39 @@ class LocalExecutor:
 
         A held lock means a living monitor, and then its pid, start time and boot id must all match.
         """
-        directory = self._jobs / str(job.id)
-        if not (directory / "lock").exists():
-            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
-            return None
+        directory, name = self._jobs / str(job.id), str(job.id)
+        if job.epoch not in ("", self.epoch):  # of what it wrote, only the exit record is sure to be on the disk
+            return await self._conclude(directory, name, "the host was rebooted")
         try:
             for _ in range(_RECOVER_TRIES):
-                if lock_is_free(directory / "lock"):
-                    return await self._conclude(directory, str(job.id))
-                monitor = record.read_monitor(directory)
-                started = record.read_started(directory)
-                if monitor is not None and started is not None:
+                if not monitor.lives(directory):
+                    return await self._take_up(job, directory)
+                who, started = record.read_monitor(directory), record.read_started(directory)
+                if who is not None and started is not None:
                     break
                 # Between its start and its report, which is a matter of milliseconds.
                 await asyncio.sleep(_RECOVER_PAUSE)
         except BadRecord as error:
             return Lost(f"lost: {error}")
-        pidfd = self._open_monitor(monitor) if monitor is not None else None
-        if monitor is None or started is None or pidfd is None:
+        pidfd = monitor.open_process(who, self.epoch) if who is not None else None
+        if who is None or pidfd is None:
             return Lost("lost: its monitor cannot be found")
+        process = Process(who.pid, pidfd, child=False)
+        if started is None:  # it hangs; and it must not begin when it is said to have failed
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+            return await self._conclude(directory, name)
         base = (directory / "work").stat(follow_symlinks=False).st_uid
         self._ranges.claim(base)
-        process = Process(monitor.pid, pidfd, child=False)
-        return Shim(self, directory, str(job.id), process, started, base)
+        return Shim(self, directory, name, process, started, base)
+
+    async def _take_up(self, job: Job, directory: Path) -> Exit | Lost | None:
+        """What an earlier server's job has come to that has no monitor."""
+        if monitor.has_begun(directory):
+            return await self._conclude(directory, str(job.id))
+        if job.state is State.INITIALIZING:
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+        return None
 
     async def disk_bytes(self, job_id: int) -> int:
         """What an ended job takes of the disk."""
@@ -154,20 +165,23 @@ class LocalExecutor:
     async def end_stranger(self, job_id: int) -> bool:
         """End a job that no record knows, whoever launched it; False when it does not run."""
         directory = self._jobs / str(job_id)
-        if not (directory / "lock").exists() or lock_is_free(directory / "lock"):
+        if not monitor.lives(directory):
             return False
         with contextlib.suppress(BadRecord):
-            monitor = record.read_monitor(directory)
-            pidfd = self._open_monitor(monitor) if monitor is not None else None
-            if monitor is not None and pidfd is not None:
-                process = Process(monitor.pid, pidfd, child=False)
+            who = record.read_monitor(directory)
+            pidfd = monitor.open_process(who, self.epoch) if who is not None else None
+            if who is not None and pidfd is not None:
+                process = Process(who.pid, pidfd, child=False)
                 process.send_signal(signal.SIGUSR1)
                 await process.wait()
                 return True
         return False
 
     async def clean_leftovers(self, live: set[str]) -> None:
-        """Remove control groups of jobs that are no more."""
+        """Remove control groups of jobs that are no more, and what is left of probes that a killed server began."""
+        for directory in self._settings.state_dir.glob(f"{_PROBE}*"):
+            if not monitor.lives(directory):
+                await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
         with contextlib.suppress(HostUnable):
             for name in self._cgroups.leftovers() - live:
                 await asyncio.to_thread(self._cgroups.clean, name)
@@ -216,7 +230,9 @@ class LocalExecutor:
             failure = LaunchFailed("shim", 0, f"failed to create isolated environment: {error}")
         if failure is None:
             return shim
-        await shim.wait()
+        end = await shim.wait()
+        if isinstance(end, Lost) and process.was_killed:
+            failure = LaunchFailed("monitor", 0, end.reason)
         raise failure
 
     def _groups(self, name: str, limits: Limits, directory: Path) -> list[spec.Group]:
@@ -253,35 +269,19 @@ class LocalExecutor:
                 raise
             return pid, pidfd, report
 
-    async def _conclude(self, directory: Path, name: str) -> Exit | Lost:
-        """What is left of a job whose monitor has ended."""
+    async def _conclude(self, directory: Path, name: str, reason: str = "its monitor was killed") -> Exit | Lost:
+        """What is left of a job whose monitor has ended; `reason` is why, where it does not say itself."""
         try:
             if (ended := record.read_exit(directory)) is not None:
                 return ended
-            reason = self._why_lost(record.read_monitor(directory))
+            who = record.read_monitor(directory)
+            if who is not None and who.boot != self.epoch:
+                reason = "the host was rebooted"
         except BadRecord as error:
             reason = str(error)
         with contextlib.suppress(HostUnable):
             await asyncio.to_thread(self._cgroups.clean, name)
         return Lost(f"lost: {reason}")
-
-    def _why_lost(self, monitor: record.Monitor | None) -> str:
-        if monitor is None:
-            return "the server ended while it was launched"
-        return "the host was rebooted" if monitor.boot != self._boot else "its monitor was killed"
-
-    def _open_monitor(self, monitor: record.Monitor) -> int | None:
-        """A pidfd of the monitor, if the process with its pid is still the same one."""
-        if monitor.boot != self._boot:
-            return None
-        try:
-            pidfd = os.pidfd_open(monitor.pid)
-        except OSError:
-            return None
-        if _start_time(monitor.pid) != monitor.start:
-            os.close(pidfd)
-            return None
-        return pidfd
 
     async def _finished(self, directory: Path, name: str, base: int) -> Exit | Lost:
         end = await self._conclude(directory, name)
@@ -324,25 +324,6 @@ def shim_path() -> Path:
     if not path.is_file():
         raise HostUnable(f"job execution requires the joblet-shim program, and this installation has none ({path})")
     return path
-
-
-def lock_is_free(path: Path) -> bool:
-    """Whether no monitor holds the lock."""
-    try:
-        with open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _start_time(pid: int) -> int | None:
-    """Field 22 of /proc/PID/stat (proc_pid_stat(5)); the second field may hold spaces and brackets."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    return int(text.rpartition(")")[2].split()[19])
 
 
 async def _read_line(fd: int) -> bytes:

@@ -22,6 +22,8 @@ class Process:
     def __init__(self, pid: int, pidfd: int, *, child: bool) -> None:
         """Takes ownership of `pidfd`. Only a child is reaped."""
         self.pid = pid
+        self.was_killed = False
+        """a child that ended by a signal"""
         self._pidfd = pidfd
         self._child = child
         self._ended = asyncio.Event()
@@ -46,7 +48,8 @@ class Process:
 
     def _on_end(self) -> None:
         if self._child:
-            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+            end = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+            self.was_killed = end is not None and end.si_code in (os.CLD_KILLED, os.CLD_DUMPED)
         self.close()
 
 
