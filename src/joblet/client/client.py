@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
 from contextlib import aclosing, contextmanager
@@ -249,11 +250,24 @@ class Client:
         except GRPCError as error:
             raise from_status(error.status, error.message) from error
         except TimeoutError as error:
+            _settle_cancellation(error)
             raise DeadlineExceeded(f"no answer from {self.config.server} within {self.config.timeout:g} s") from error
         except StreamTerminatedError as error:
+            _settle_cancellation(error)
             if channel is None:
                 raise
             raise channel.explain(error) from error
+
+
+def _settle_cancellation(error: Exception) -> None:
+    """Take back the cancellation by which grpclib interrupts a call that has ended; it does not do so itself.
+
+    Until then the task counts as being cancelled, and the next Ctrl-C as the second. Raises CancelledError when
+    somebody else has cancelled the task too.
+    """
+    task = asyncio.current_task()
+    if isinstance(error.__context__, asyncio.CancelledError) and task is not None and task.uncancel():
+        raise asyncio.CancelledError from error
 
 
 def _milliseconds(seconds: float) -> int:
