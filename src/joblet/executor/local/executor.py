@@ -27,6 +27,8 @@ from joblet.job import Job, Limits, State
 
 _PROBE = "probe-"
 _PROBE_ID = 0
+_KILLED = "monitor"
+"""stage of a launch whose monitor was killed, which says nothing of the host"""
 _PROBE_LIMITS = Limits(max_cpu=100, max_memory=64, max_iobps=0, max_processes=16, max_open_files=64)
 _RECOVER_TRIES = 500
 _RECOVER_PAUSE = 0.01
@@ -107,7 +109,8 @@ class LocalExecutor:
         try:
             return await self._launch(directory, job.id, str(job.id), job.limits, [job.command, *job.args])
         except LaunchFailed as error:
-            _tell_in_log(directory, error)
+            if error.stage != _KILLED:  # as of a job lost later, whose log is its own
+                _tell_in_log(directory, error)
             raise
 
     async def recover(self, job: Job) -> Shim | Exit | Lost | None:
@@ -232,7 +235,7 @@ class LocalExecutor:
             return shim
         end = await shim.wait()
         if isinstance(end, Lost) and process.was_killed:
-            failure = LaunchFailed("monitor", 0, end.reason)
+            failure = LaunchFailed(_KILLED, 0, end.reason)
         raise failure
 
     def _groups(self, name: str, limits: Limits, directory: Path) -> list[spec.Group]:
