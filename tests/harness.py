@@ -291,8 +291,8 @@ def remove_groups(state: Path) -> None:
                     group.rmdir()
 
 
-def processes_of(owner: int) -> list[int]:
-    """Pids of the living processes whose user is in the range that begins with `owner`."""
+def processes_of(owner: int, ranges: int = 1) -> list[int]:
+    """Pids of the living processes whose user is in the range, or so many, that begin with `owner`."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -302,7 +302,7 @@ def processes_of(owner: int) -> list[int]:
                 continue
             uid = re.search(r"^Uid:\t(\d+)", text, re.MULTILINE)
             assert uid
-            if owner <= int(uid.group(1)) < owner + 65536 and "State:\tZ" not in text:
+            if owner <= int(uid.group(1)) < owner + ranges * 65536 and "State:\tZ" not in text:
                 found.append(int(entry.name))
     return found
 
