@@ -161,9 +161,9 @@ class LocalExecutor:
         with contextlib.suppress(FileNotFoundError):
             await asyncio.to_thread(shutil.rmtree, self._jobs / str(job_id))
 
-    def job_ids(self) -> set[int]:
+    def job_ids(self) -> list[int]:
         """The jobs that have a directory."""
-        return {int(entry.name) for entry in self._jobs.iterdir() if entry.name.isascii() and entry.name.isdecimal()}
+        return [int(name) for name in os.listdir(self._jobs) if name.isascii() and name.isdecimal()]
 
     async def end_stranger(self, job_id: int) -> bool:
         """End a job that no record knows, whoever launched it; False when it does not run."""
