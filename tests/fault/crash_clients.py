@@ -159,7 +159,7 @@ class Clients:
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.NOT_FOUND or not entry.lost_answers:
                 raise
-        entry.deleted = True
+        entry.deleted, entry.deleted_at = True, time.monotonic()
         self.ledger.counts["deleted"] += 1
 
     def follow(self, entry: Entry) -> Follower:

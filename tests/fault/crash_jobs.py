@@ -171,6 +171,7 @@ class Entry:
     """its host went down when it had not ended"""
     delete_asked: bool = False
     deleted: bool = False
+    deleted_at: float = 0.0
     final: tuple[Any, ...] | None = None
     final_at: float = 0.0
 
@@ -244,7 +245,9 @@ class Ledger:
             raise Violated(f"job {job.id} was ordered by nobody: {job}")
         self.acknowledge(entry, job.id)
         if entry.deleted:
-            raise Violated(f"job {job.id} has been deleted and is there: {job}")
+            if asked_at > entry.deleted_at:
+                raise Violated(f"job {job.id} has been deleted and is there: {job}")
+            return
         if job.status not in FINAL:
             if entry.final and asked_at > entry.final_at:
                 raise Violated(f"job {job.id} had ended, {entry.final}, and is {job.status}")
