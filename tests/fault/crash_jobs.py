@@ -198,7 +198,7 @@ class Entry:
         ends = {self.order.ending} if self.order.ending and not self.stopped else set()
         if self.stop_asked:
             ends.add(("STOPPED", -1, "stopped by admin"))
-        if self.order.timeout_ms and not self.stopped:
+        if self.order.timeout_ms:  # of two stops at once the first gives the reason
             ends.add(("STOPPED", -1, f"timeout after {_duration(self.order.timeout_ms)}"))
         if self.victim and not self.stopped:
             ends.add(("FAILED", -1, LOST))
