@@ -50,12 +50,16 @@ ALARMING = ("Traceback", "job runner failed", "call failed", "removal of ended j
 
 
 class Fuse:
-    """Does something once, after a number of events and a little later, in a thread of its own."""
+    """Does something once, after a number of events and a little later, in a thread of its own.
 
-    def __init__(self, events: int, delay: float, deed: Callable[[], None]) -> None:
+    It does so after `longest` seconds in any case: with every slot taken by jobs that do not end, nothing happens.
+    """
+
+    def __init__(self, events: int, delay: float, deed: Callable[[], object], longest: float = 10) -> None:
         self._left = events
         self._delay = delay
         self._deed = deed
+        self._longest = longest
         self._lit = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._burn, daemon=True)
@@ -77,7 +81,7 @@ class Fuse:
         self._thread.join()
 
     def _burn(self) -> None:
-        self._lit.wait()
+        self._lit.wait(self._longest)
         time.sleep(self._delay)
         self._deed()
 
