@@ -134,7 +134,7 @@ void monitor_launch(struct monitor *monitor)
     let_go_on(monitor);
     monitor->outcome.began = await(monitor, MESSAGE_STARTED);
     monitor->outcome.started_at = now_ns();
-    record_started(FD_DIR, monitor->init, monitor->outcome.started_at);
+    record_started(FD_DIR, monitor->init, &monitor->outcome);
     report_started(FD_REPORT, monitor->init);
     close(FD_REPORT);
 }

@@ -120,10 +120,11 @@ static bool fill(int dir, const char *name, const char *text, size_t length, boo
 }
 
 /* Should it fail, the job runs all the same, and the exit record has the time too. */
-void record_started(int dir, pid_t init, int64_t at)
+void record_started(int dir, pid_t init, const struct outcome *outcome)
 {
     char text[STARTED_SIZE];
-    int length = snprintf(text, sizeof text, "init=%d\nat=%" PRId64 "\n", (int)init, at);
+    int length = snprintf(text, sizeof text, "init=%d\nat=%" PRId64 "\nmonotonic_us=%" PRId64 "\n", (int)init,
+                          outcome->started_at, outcome->began);
     if (fill(dir, ".started", text, (size_t)length, false))
         renameat(dir, ".started", dir, "started");
 }

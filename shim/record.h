@@ -29,7 +29,7 @@ void record_monitor(int dir);
 /* Makes room for the two records below, so that a disk that the job has filled has it still; dies at STAGE_LOG. */
 void record_reserve(int dir);
 /* The command runs. */
-void record_started(int dir, pid_t init, int64_t at);
+void record_started(int dir, pid_t init, const struct outcome *);
 /* The job has ended, durably. */
 void record_exit(int dir, const struct outcome *, const char *stats);
 

@@ -64,6 +64,9 @@ class Server:
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._news = threading.Condition()
+        self._began_at = 0
+        self.on_line: Callable[[str], None] = lambda line: None
+        """told of every line of the server's log, in a thread of its own"""
 
     @property
     def pid(self) -> int:
@@ -72,6 +75,11 @@ class Server:
 
     def start(self, **options: Any) -> Server:
         """Start the server, with further options of Popen, and wait until it accepts connections."""
+        self.begin(**options)
+        return self.ready()
+
+    def begin(self, **options: Any) -> None:
+        """Start the server, and wait for nothing."""
         config = {
             "server": {"address": "127.0.0.1", "port": self.port, "stateDir": str(self.state)},
             "security": {
@@ -84,7 +92,7 @@ class Server:
             config[name] = {**config.get(name, {}), **values}
         path = self.directory / "joblet-config.yml"
         path.write_text(yaml.safe_dump(config))
-        seen = len(self.lines)
+        self._began_at = len(self.lines)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "joblet", "serve", "--config", str(path)],
             stderr=subprocess.PIPE,
@@ -93,7 +101,10 @@ class Server:
         )
         self._reader = threading.Thread(target=self._read_lines, args=(self._process,), daemon=True)
         self._reader.start()
-        self.port = int(self.wait_for_line(READY, seen).group(1))
+
+    def ready(self) -> Server:
+        """Wait until the server accepts connections."""
+        self.port = int(self.wait_for_line(READY, self._began_at).group(1))
         return self
 
     def wait_for_line(self, pattern: re.Pattern[str], start: int = 0) -> re.Match[str]:
@@ -157,13 +168,17 @@ class Server:
 
     def channel(self, name: str | None = "admin", certificates: Path | None = None) -> grpc.Channel:
         """A channel of stock grpcio with the certificate of `name`, or none."""
+        credentials = self.credentials(name, certificates)
+        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        return grpc.secure_channel(f"localhost:{self.port}", credentials, options)
+
+    def credentials(self, name: str | None = "admin", certificates: Path | None = None) -> grpc.ChannelCredentials:
+        """What a stock client shows, and whom it trusts."""
         folder = certificates or self.certificates
         ca = (self.certificates / "ca-cert.pem").read_bytes()
         key = (folder / f"{name}-key.pem").read_bytes() if name else None
         cert = (folder / f"{name}-cert.pem").read_bytes() if name else None
-        credentials = grpc.ssl_channel_credentials(ca, key, cert)
-        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        return grpc.secure_channel(f"localhost:{self.port}", credentials, options)
+        return grpc.ssl_channel_credentials(ca, key, cert)
 
     def rnx(
         self, *args: str, name: str = "admin", certificates: Path | None = None, **kwargs: Any
@@ -189,6 +204,7 @@ class Server:
             with self._news:
                 self.lines.append(line.rstrip("\n"))
                 self._news.notify_all()
+            self.on_line(line)
         with self._news:
             self.lines.append(END)
             self._news.notify_all()
@@ -279,14 +295,16 @@ def remove_groups(state: Path) -> None:
     """Remove the empty control groups of the server with this state directory."""
     instance = state / "instance"
     if instance.exists():
-        for base in Path("/sys/fs/cgroup").glob(f"**/joblet.slice/{instance.read_text().strip()}"):
-            for group in [*base.glob("*/"), base]:
+        ours = f"/joblet.slice/{instance.read_text().strip()}"
+        # os.walk minds no group of others that goes meanwhile
+        for base in [folder for folder, _, _ in os.walk("/sys/fs/cgroup") if folder.endswith(ours)]:
+            for group in [*Path(base).glob("*/"), Path(base)]:
                 with contextlib.suppress(OSError):
                     group.rmdir()
 
 
-def processes_of(owner: int) -> list[int]:
-    """Pids of the living processes whose user is in the range that begins with `owner`."""
+def processes_of(owner: int, ranges: int = 1) -> list[int]:
+    """Pids of the living processes whose user is in the range, or so many, that begin with `owner`."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -296,7 +314,7 @@ def processes_of(owner: int) -> list[int]:
                 continue
             uid = re.search(r"^Uid:\t(\d+)", text, re.MULTILINE)
             assert uid
-            if owner <= int(uid.group(1)) < owner + 65536 and "State:\tZ" not in text:
+            if owner <= int(uid.group(1)) < owner + ranges * 65536 and "State:\tZ" not in text:
                 found.append(int(entry.name))
     return found
 

@@ -1,18 +1,21 @@
-"""Which jobs may run now: `maxConcurrentJobs` slots and a bounded first-in, first-out queue before them."""
+"""Which jobs may run now: `maxConcurrentJobs` slots and a bounded queue before them, by priority and then by age."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from bisect import bisect_left, insort
 
 from joblet.errors import QueueFull
+
+_Place = tuple[int, int]
+"""how a job is ordered: its priority negated, then its id, which tells its age"""
 
 
 class Admission:
     """The mutable state is the number of slots taken and the jobs that wait.
 
     A slot belongs to a job until the job's shim has ended; `release` is called then and only then. Slots are taken only
-    while nobody waits, so that no job overtakes another.
+    while nobody waits, so that no job overtakes another of its priority.
     """
 
     def __init__(self, slots: int, queue_length: int) -> None:
@@ -20,7 +23,8 @@ class Admission:
         self._queue_length = queue_length
         self._taken = 0
         self._reserved = 0
-        self._waiting: OrderedDict[int, asyncio.Future[None]] = OrderedDict()
+        self._order: list[_Place] = []
+        self._waiting: dict[int, tuple[_Place, asyncio.Future[None]]] = {}
 
     def reserve(self) -> bool:
         """Take a slot (True) or a place in the queue (False) for a job that has no id yet.
@@ -44,31 +48,34 @@ class Admission:
         """Take a slot for a job found running; it has one already, whatever the limit is now."""
         self._taken += 1
 
-    def enqueue(self, job_id: int, *, reserved: bool) -> asyncio.Future[None]:
-        """Put a job at the end of the queue, in a place that was `reserved` for it or (after a restart) was not.
+    def enqueue(self, job_id: int, priority: int, *, reserved: bool) -> asyncio.Future[None]:
+        """Put a job into the queue, in a place that was `reserved` for it or (after a restart) was not.
 
         The future is done when the job has a slot, and cancelled when it is withdrawn.
         """
         if reserved:
             self._reserved -= 1
-        turn = self._waiting[job_id] = asyncio.get_running_loop().create_future()
+        turn = asyncio.get_running_loop().create_future()
+        place = (-priority, job_id)
+        self._waiting[job_id] = place, turn
+        insort(self._order, place)
         self._admit()
         return turn
 
     def withdraw(self, job_id: int) -> bool:
         """Take a job out of the queue; False when it has a slot already."""
-        turn = self._waiting.pop(job_id, None)
-        if turn is None:
+        if job_id not in self._waiting:
             return False
+        place, turn = self._waiting.pop(job_id)
+        del self._order[bisect_left(self._order, place)]
         turn.cancel()
         return True
 
     def place(self, job_id: int) -> int:
         """A waiting job's place in the queue, from 1; 0 when it does not wait."""
-        for place, waiting in enumerate(self._waiting, start=1):
-            if waiting == job_id:
-                return place
-        return 0
+        if job_id not in self._waiting:
+            return 0
+        return bisect_left(self._order, self._waiting[job_id][0]) + 1
 
     def release(self) -> None:
         """A job has ended and its shim is gone."""
@@ -76,8 +83,9 @@ class Admission:
         self._admit()
 
     def _admit(self) -> None:
-        while self._waiting and self._taken < self._slots:
-            _, turn = self._waiting.popitem(last=False)
+        while self._order and self._taken < self._slots:
+            _, job_id = self._order.pop(0)
+            _, turn = self._waiting.pop(job_id)
             if not turn.done():  # its waiter may have been cancelled
                 self._taken += 1
                 turn.set_result(None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -103,6 +105,52 @@ def _examine(config: Path, as_json: bool) -> int:
     else:
         command_line.write(render(report, terminal=sys.stdout.isatty()))
     return report.status
+
+
+@app.command()
+def backup(
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="The copy, which must not exist.")],
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Copy the record of all jobs to a file; the server may run meanwhile. Their logs are files below STATEDIR/jobs."""
+    from joblet.server.state import database
+    from joblet.store.backup import backup
+
+    with _explained():
+        backup(database(_state_dir(config)), target)
+    command_line.write(f"{target}\n")
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="A copy that `joblet backup` made.")],
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Put a copy in the place of the record of all jobs, which is kept beside it. The server must not run."""
+    from joblet.server.state import database, hold
+    from joblet.store.backup import restore
+
+    with _explained(), hold(_state_dir(config)) as state_dir:
+        kept = restore(source, database(state_dir))
+    command_line.write(f"{source} restored" + (f"; the former one is {kept}\n" if kept else "\n"))
+
+
+def _state_dir(config: Path) -> Path:
+    from joblet.config import load
+
+    return load(config).state_dir(config.absolute().parent)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    from joblet.config import ConfigError
+    from joblet.errors import StoreFailed
+    from joblet.server.state import StartError
+
+    try:
+        yield
+    except (ConfigError, StartError, StoreFailed) as error:
+        raise command_line.Failure(str(error)) from None
 
 
 def _need_linux() -> None:

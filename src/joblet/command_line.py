@@ -81,7 +81,7 @@ def one_line(text: str) -> str:
 
 def fail(message: str) -> NoReturn:
     """Print `Error: <message>` as one line on stderr and exit with status 1."""
-    _complain(message)
+    complain(message)
     _exit(FAILURE)
 
 
@@ -89,11 +89,12 @@ def _fail_usage(error: Exception) -> NoReturn:
     # typer carries click inside since 0.2x and beside before: the duck type is the same
     message = str(error.format_message()).rstrip(".") if hasattr(error, "format_message") else str(error)
     path = getattr(getattr(error, "ctx", None), "command_path", "")
-    _complain(f"{message} (see {path} --help)" if path else message)
+    complain(f"{message} (see {path} --help)" if path else message)
     _exit(getattr(error, "exit_code", FAILURE))
 
 
-def _complain(message: str) -> None:
+def complain(message: str) -> None:
+    """Print `Error: <message>` as one line on stderr."""
     if sys.stderr is not None:
         text = f"Error: {one_line(message)}\n"
         encoding = sys.stderr.encoding

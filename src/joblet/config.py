@@ -112,6 +112,15 @@ class IsolationSection(_Section):
         return self
 
 
+class RetentionSection(_Section):
+    """How much of what has ended is kept; 0 is all of it."""
+
+    maxAge: Duration = Field(default=30 * 86_400.0, ge=0)
+    maxJobs: int = Field(default=100_000, ge=0, le=MAX_INT32)
+    maxSize: int = Field(default=0, ge=0, le=MAX_INT32)
+    """MB of logs and work directories together"""
+
+
 class GrpcSection(_Section):
     """Bounds of the wire."""
 
@@ -120,6 +129,8 @@ class GrpcSection(_Section):
     maxSendMsgSize: int = Field(default=4_194_304, ge=131_072, le=MAX_INT32)
     """bytes"""
     keepAliveTime: Duration = Field(default=30.0, ge=1)
+    maxConnections: int = Field(default=10_000, ge=1, le=1_000_000)
+    """more are closed at once"""
 
 
 class ServerSection(_Section):
@@ -152,6 +163,7 @@ class Config(_Section):
     joblet: JobletSection = JobletSection()
     ceilings: CeilingsSection = CeilingsSection()
     isolation: IsolationSection = IsolationSection()
+    retention: RetentionSection = RetentionSection()
     grpc: GrpcSection = GrpcSection()
     server: ServerSection = ServerSection()
     security: SecuritySection = SecuritySection()

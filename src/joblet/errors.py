@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from grpclib.const import Status
 
 
@@ -53,6 +55,24 @@ class JobNotRunning(JobletError):
         super().__init__(f"job is not running: {job_id} (current status: {state})")
 
 
+class JobNotEnded(JobletError):
+    """The job has not ended, so it cannot be deleted."""
+
+    status = Status.FAILED_PRECONDITION
+
+    def __init__(self, job_id: int, state: str) -> None:
+        super().__init__(f"job has not ended: {job_id} (current status: {state})")
+
+
+class KeyReused(JobletError):
+    """The client's key names another order of its own."""
+
+    status = Status.ALREADY_EXISTS
+
+    def __init__(self, key: str, job_id: int) -> None:
+        super().__init__(f"key {key!r} belongs to job {job_id}, which was ordered otherwise")
+
+
 class QueueFull(JobletError):
     """All slots are taken and the queue of waiting jobs is full."""
 
@@ -71,6 +91,23 @@ class StoreFailed(JobletError):
 
     def __init__(self, detail: str) -> None:
         super().__init__(f"job store failed: {detail}")
+
+
+class StoreDamaged(StoreFailed):
+    """The database does not hold what it should; it is left as it is."""
+
+    def __init__(self, path: Path, detail: str) -> None:
+        super().__init__(
+            f"{path} is damaged ({detail}); put a backup in its place with `joblet restore FILE`, "
+            "which keeps the damaged one beside it"
+        )
+
+
+class TransitionRefused(StoreFailed):
+    """The state machine does not allow the change."""
+
+    def __init__(self, job_id: int, target: str) -> None:
+        super().__init__(f"job {job_id} may not become {target}")
 
 
 class ShuttingDown(JobletError):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Self
 
+from joblet.clock import format_duration
 from joblet.errors import InvalidArgument
 
 DANGEROUS = frozenset(";&|`$(){}[]<>\n\0")
@@ -20,6 +21,10 @@ MAX_ARG_BYTES = 131071
 """MAX_ARG_STRLEN less its NUL (execve(2))."""
 
 MAX_INT32 = 2**31 - 1
+
+MAX_PRIORITY = 1000
+MAX_TIMEOUT_MS = 10 * 365 * 86_400_000
+MAX_KEY = 128
 
 
 class State(StrEnum):
@@ -103,6 +108,33 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """What a client asks for; 0 and empty mean the server's choice. `settle` makes it what the job gets."""
+
+    command: str
+    args: tuple[str, ...] = ()
+    limits: Limits = Limits(0, 0, 0)
+    timeout_ms: int = 0
+    """how long the command may run"""
+    priority: int = 0
+    """who waits for a slot goes before those of a lower one"""
+    key: str = ""
+    """the client's own name for this order: the same key gives the same job, whenever it is asked for again"""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the configuration and the host say of every job."""
+
+    default: Limits
+    ceiling: Limits
+    timeout: float
+    """seconds a job may run: the most that it may ask for, and what it gets when it does not ask"""
+    role_ceilings: Mapping[str, Limits] = field(default_factory=dict)
+    """of the roles that have lower ones"""
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One job as it is stored. Instants are nanoseconds since the epoch."""
 
@@ -125,6 +157,12 @@ class Job:
     """why it was asked to stop; set before it is signalled"""
     receipt: Receipt | None = None
     """None until its command has ended"""
+    timeout_ms: int = 0
+    """how long its command may run"""
+    priority: int = 0
+    key: str = ""
+    epoch: str = ""
+    """the life of its machine in which it left the queue"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +189,22 @@ def validate_command(command: str, args: Sequence[str]) -> None:
         size = len(arg.encode())
         if size > MAX_ARG_BYTES:
             raise InvalidArgument(f"invalid argument: args[{index}] is {size} bytes long (at most {MAX_ARG_BYTES})")
+
+
+def settle(order: Order, policy: Policy, role: str) -> Order:
+    """The order with everything that the client left open filled in. Raise InvalidArgument for what may not be."""
+    validate_command(order.command, order.args)
+    most = round(policy.timeout * 1000)
+    if not 0 <= order.timeout_ms <= most:
+        allowed = f"0 to {format_duration(policy.timeout)}"
+        raise InvalidArgument(f"invalid timeout: {order.timeout_ms} ms (allowed {allowed}, joblet.jobTimeout)")
+    if abs(order.priority) > MAX_PRIORITY:
+        raise InvalidArgument(f"invalid priority: {order.priority} (allowed -{MAX_PRIORITY} to {MAX_PRIORITY})")
+    if len(order.key) > MAX_KEY or not order.key.isprintable():
+        raise InvalidArgument(f"invalid key: {order.key[:MAX_KEY]!r} (at most {MAX_KEY} printable characters)")
+    ceiling = policy.role_ceilings.get(role, policy.ceiling)
+    limits = resolve_limits(order.limits, policy.default, ceiling)
+    return replace(order, limits=limits, timeout_ms=order.timeout_ms or most)
 
 
 def resolve_limits(asked: Limits, default: Limits, ceiling: Limits) -> Limits:

@@ -6,14 +6,23 @@ import asyncio
 import contextlib
 import logging
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from joblet import clock
 from joblet.admission import Admission
-from joblet.errors import HostUnable, JobNotFound, JobNotRunning, ShuttingDown, StoreFailed
+from joblet.errors import (
+    HostUnable,
+    InvalidArgument,
+    JobNotFound,
+    JobNotRunning,
+    KeyReused,
+    ShuttingDown,
+    StoreFailed,
+    TransitionRefused,
+)
 from joblet.executor.base import Executor, Exit, LaunchFailed, Lost, Running
-from joblet.job import Ending, Job, Limits, Receipt, State, conclude, resolve_limits, validate_command
+from joblet.job import MAX_TIMEOUT_MS, Ending, Job, Order, Policy, Receipt, State, conclude, settle
 from joblet.log import fields
 from joblet.logs import LogHub
 from joblet.store import Store
@@ -27,18 +36,6 @@ _RETRY_SECONDS = 1.0
 """until what the store refused is tried again"""
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What the configuration and the host say of every job."""
-
-    default: Limits
-    ceiling: Limits
-    timeout: float
-    """seconds a job may run"""
-    role_ceilings: Mapping[str, Limits] = field(default_factory=dict)
-    """of the roles that have lower ones"""
-
-
 @dataclass(eq=False, slots=True)
 class Live:
     """A job that has not ended. `job` is its last stored form."""
@@ -48,6 +45,8 @@ class Live:
     """its command has been exec'd, or never will be"""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """its final state is stored and its log is complete"""
+    unstored: asyncio.Event = field(default_factory=asyncio.Event)
+    """a change of its state cannot be stored for now"""
     running: Running | None = None
     stop_reason: str = ""
     timer: asyncio.TimerHandle | None = None
@@ -68,6 +67,8 @@ class Runner:
         self._stopping: set[asyncio.Task[None]] = set()
         self._host_error: HostUnable | None = None
         self._closing = False
+        self.on_end: Callable[[Job], None] = lambda job: None
+        """told of every job whose final state has been stored"""
 
     async def probe(self) -> None:
         """Find out whether the host can isolate and limit jobs; until it can, new jobs are refused."""
@@ -80,14 +81,15 @@ class Runner:
         else:
             self._host_error = None
 
-    async def submit(self, command: str, args: Sequence[str], asked: Limits, owner: str, role: str) -> Live:
+    async def submit(self, order: Order, owner: str, role: str) -> Live:
         """Accept a job of a client with that name and role. When this returns, it is on disk and will run.
 
-        Raises InvalidArgument, QueueFull, HostUnable, StoreFailed or ShuttingDown, and then there is no job.
+        With a key that the client has used before, the job is the one that it was used for, ended or not.
+        Raises InvalidArgument, KeyReused, QueueFull, HostUnable, StoreFailed or ShuttingDown, and then there is no job.
         """
-        validate_command(command, args)
-        ceiling = self._policy.role_ceilings.get(role, self._policy.ceiling)
-        limits = resolve_limits(asked, self._policy.default, ceiling)
+        order = settle(order, self._policy, role)
+        if order.key and (present := await self._store.find(owner, order.key)) is not None:
+            return self._again(present, order)
         if self._closing:
             raise ShuttingDown
         if self._host_error is not None:
@@ -97,22 +99,38 @@ class Runner:
         admitted = self._admission.reserve()
         state = State.INITIALIZING if admitted else State.PENDING
         # What was begun is finished whether or not the client stays: no row without a runner.
-        accepting = asyncio.create_task(self._accept(command, args, limits, owner, state))
+        accepting = asyncio.create_task(self._accept(order, owner, state))
         self._accepting.add(accepting)
         accepting.add_done_callback(self._accepting.discard)
         return await asyncio.shield(accepting)
 
-    async def _accept(self, command: str, args: Sequence[str], limits: Limits, owner: str, state: State) -> Live:
+    async def _accept(self, order: Order, owner: str, state: State) -> Live:
+        new = False
         try:
-            job = await self._store.create(command, args, limits, owner, state, clock.now_ns())
-        except BaseException:
-            if state is State.PENDING:
-                self._admission.cancel_reservation()
-            else:
-                self._admission.release()
-            raise
+            job, new = await self._store.create(order, owner, state, clock.now_ns(), self._executor.epoch)
+        finally:
+            if not new:
+                if state is State.PENDING:
+                    self._admission.cancel_reservation()
+                else:
+                    self._admission.release()
+        if not new:  # the same key came twice at the same time
+            return self._again(job, order)
         live = self._start(job, None, reserved=True)
         log.info("job accepted", extra=fields(jobId=job.id, status=job.state, command=_shown(job), owner=owner))
+        return live
+
+    def _again(self, job: Job, order: Order) -> Live:
+        """The job that an order with its key has made before."""
+        made = Order(job.command, job.args, job.limits, job.timeout_ms, job.priority, job.key)
+        # The timeout may have been changed since.
+        if replace(made, timeout_ms=0) != replace(order, timeout_ms=0):
+            raise KeyReused(job.key, job.id)
+        live = self._live.get(job.id)
+        if live is None:
+            live = Live(job)
+            live.launched.set()
+            live.ended.set()
         return live
 
     def find(self, job_id: str) -> Live | None:
@@ -127,9 +145,9 @@ class Runner:
             raise JobNotFound(job_id)
         return job
 
-    async def all(self) -> list[Job]:
-        """Every job, by id."""
-        return await self._store.all()
+    async def newest(self, count: int, before: int) -> list[Job]:
+        """At most `count` jobs with ids below `before`, newest first."""
+        return await self._store.newest(count, before)
 
     def live_names(self) -> set[str]:
         """Ids of the jobs that have not ended."""
@@ -147,24 +165,53 @@ class Runner:
         live = self.find(job_id)
         if live is not None:
             await self._request_stop(live, reason)
-            await live.ended.wait()
+            await _either(live.ended, live.unstored)
+            if not live.ended.is_set():
+                raise StoreFailed(f"job {job_id} is being stopped, but its state cannot be stored now")
         job = await self.get(job_id)
         if live is None or job.state is not State.STOPPED:
             raise JobNotRunning(job.id, job.state)
         return job
 
+    async def set_timeout(self, job_id: str, timeout_ms: int, who: str) -> Job:
+        """Change how long a job may run, counted from its exec; it may be more than any job can ask for.
+
+        Raises InvalidArgument, JobNotFound or, when it has ended, JobNotRunning.
+        """
+        if not 0 < timeout_ms <= MAX_TIMEOUT_MS:
+            raise InvalidArgument(f"invalid timeout: {timeout_ms} ms (allowed 1 to {MAX_TIMEOUT_MS})")
+        job = await self._store.set_timeout(parse_id(job_id), timeout_ms)
+        if job is None:
+            job = await self.get(job_id)
+            raise JobNotRunning(job.id, job.state)
+        live = self._live.get(job.id)
+        if live is not None:
+            live.job = replace(live.job, timeout_ms=timeout_ms)
+            self._start_timer(live)
+        shown = clock.format_duration(timeout_ms / 1000)
+        log.info("job timeout changed", extra=fields(jobId=job.id, timeout=shown, owner=job.owner, by=who))
+        return job
+
     async def recover(self) -> None:
-        """Take up every unfinished job of an earlier server where it is now."""
-        for job in await self._store.unfinished():
+        """Take up every unfinished job of an earlier server where it is now.
+
+        All are found before one is launched: until then it is not known which slots and ids of users are taken.
+        """
+        jobs = await self._store.unfinished()
+        begun = [job for job in jobs if job.state is not State.PENDING]
+        for job, found in zip(begun, await asyncio.gather(*map(self._recover, begun)), strict=True):
+            self._admission.occupy()
+            self._start(job, found, reserved=False)
+        for job in sorted(jobs, key=lambda job: (-job.priority, job.id)):
             if job.state is State.PENDING:
                 self._start(job, None, reserved=False)
-                continue
-            self._admission.occupy()
-            found = await self._executor.recover(job)
-            if found is None and job.state is State.RUNNING:  # it has run; it must not run again
-                found = Lost("lost: nothing of it was found")
-            log.info("job found again", extra=fields(jobId=job.id, status=job.state, found=type(found).__name__))
-            self._start(job, found, reserved=False)
+
+    async def _recover(self, job: Job) -> Running | Exit | Lost | None:
+        found = await self._executor.recover(job)
+        if found is None and job.state is State.RUNNING:  # it has run; it must not run again
+            found = Lost("lost: nothing of it was found")
+        log.info("job found again", extra=fields(jobId=job.id, status=job.state, found=type(found).__name__))
+        return found
 
     async def close(self) -> None:
         """Stop following jobs; they go on, and the next server finds them again."""
@@ -180,7 +227,9 @@ class Runner:
 
     def _start(self, job: Job, found: Running | Exit | Lost | None, *, reserved: bool) -> Live:
         live = self._live[job.id] = Live(job, stop_reason=job.stop_reason)
-        turn = self._admission.enqueue(job.id, reserved=reserved) if job.state is State.PENDING else None
+        turn = None
+        if job.state is State.PENDING:
+            turn = self._admission.enqueue(job.id, job.priority, reserved=reserved)
         if job.stop_reason:  # an earlier server was asked to stop it and did not come to do so
             self._admission.withdraw(job.id)
         live.task = asyncio.create_task(self._live_through(live, turn, found), name=f"job-{job.id}")
@@ -227,7 +276,8 @@ class Runner:
 
     async def _run(self, live: Live, found: Running | Exit | Lost | None) -> None:
         if live.job.state is State.PENDING:
-            live.job = await self._store.transition(live.job.id, State.INITIALIZING, started_at=clock.now_ns())
+            now, epoch = clock.now_ns(), self._executor.epoch
+            live.job = await self._store_firmly(live, State.INITIALIZING, started_at=now, epoch=epoch)
         if found is None:
             if live.stop_reason:
                 await self._end(live, Ending(State.STOPPED, -1, live.stop_reason), clock.now_ns())
@@ -250,9 +300,15 @@ class Runner:
         if live.stop_reason:
             running.stop()
         else:
-            left = self._policy.timeout - (clock.now_ns() - running.started_at) / 1e9
-            live.timer = asyncio.get_running_loop().call_later(max(left, 0), self._on_timeout, live)
+            self._start_timer(live)
         return await running.wait()
+
+    def _start_timer(self, live: Live) -> None:
+        if live.timer is not None:
+            live.timer.cancel()
+        if live.running is not None:
+            left = live.job.timeout_ms / 1000 - live.running.elapsed()
+            live.timer = asyncio.get_running_loop().call_later(max(left, 0), self._on_timeout, live)
 
     async def _record_start(self, live: Live, running: Running) -> None:
         took = (running.started_at - (live.job.started_at or running.started_at)) // 1_000_000
@@ -272,19 +328,17 @@ class Runner:
         stopping.add_done_callback(self._stopping.discard)
 
     async def _stop_for_time(self, live: Live) -> None:
-        reason = f"timeout after {clock.format_duration(self._policy.timeout)}"
-        try:
-            await self._request_stop(live, reason)
-        except StoreFailed as error:
-            log.error("job could not be stopped", extra=fields(jobId=live.job.id, reason=reason, error=str(error)))
-            if not live.ended.is_set() and not self._closing:
-                live.timer = asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._on_timeout, live)
+        await self._request_stop(live, f"timeout after {clock.format_duration(live.job.timeout_ms / 1000)}")
 
     async def _request_stop(self, live: Live, reason: str) -> None:
-        """Have a job stopped, in whatever state it is. The reason is on disk before the first signal."""
+        """Have a job stopped, in whatever state it is. The reason is on disk before the first signal, if it can be."""
         if _was_asked(live):
             return
-        await self._store.request_stop(live.job.id, reason)
+        try:
+            await self._store.request_stop(live.job.id, reason)
+        except StoreFailed as error:
+            # Should the server end before it can store the final state, its monitor still knows that it was stopped.
+            log.warning("stop cannot be stored", extra=fields(jobId=live.job.id, reason=reason, error=str(error)))
         if _was_asked(live):  # by another request, meanwhile
             return
         live.stop_reason = reason
@@ -299,7 +353,7 @@ class Runner:
             await self._conclude_launch(live, end.launch_error, end.ended_at)
             return
         if live.job.state is State.INITIALIZING:
-            live.job = await self._store.transition(live.job.id, State.RUNNING, exec_at=end.started_at)
+            live.job = await self._store_firmly(live, State.RUNNING, exec_at=end.started_at)
         ending = conclude(
             code=end.code,
             killed_by=end.signal,
@@ -320,8 +374,8 @@ class Runner:
             await self.probe()
 
     async def _end(self, live: Live, ending: Ending, ended_at: int, receipt: Receipt | None = None) -> None:
-        job = live.job = await self._store.transition(
-            live.job.id,
+        job = live.job = await self._store_firmly(
+            live,
             ending.state,
             ended_at=ended_at,
             exit_code=ending.exit_code,
@@ -336,6 +390,26 @@ class Runner:
             extra=fields(jobId=job.id, status=job.state, exitCode=job.exit_code, reason=job.reason, duration=took),
         )
 
+    async def _store_firmly(
+        self, live: Live, target: State, *, receipt: Receipt | None = None, **columns: int | str | None
+    ) -> Job:
+        """Store a transition, however long the disk takes to have room for it: what it tells of has happened."""
+        while True:
+            try:
+                job = await self._store.transition(live.job.id, target, receipt=receipt, **columns)
+            except TransitionRefused:
+                raise
+            except StoreFailed as error:
+                if self._closing:
+                    raise
+                if not live.unstored.is_set():
+                    log.error("job state cannot be stored yet", extra=fields(jobId=live.job.id, error=str(error)))
+                live.unstored.set()
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                live.unstored.clear()
+                return job
+
     def _finish(self, live: Live) -> None:
         if live.timer is not None:
             live.timer.cancel()
@@ -345,6 +419,18 @@ class Runner:
         live.launched.set()
         live.ended.set()
         self._hub.wake(live.job.id)
+        if live.job.state.final:
+            self.on_end(live.job)
+
+
+async def _either(*events: asyncio.Event) -> None:
+    """Wait for the first of some events."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
 
 
 def parse_id(text: str) -> int:

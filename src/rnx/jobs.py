@@ -1,12 +1,14 @@
-"""`rnx run`, `status`, `list` and `stop`."""
+"""`rnx run`, `status`, `stop`, `timeout` and `delete`."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from joblet.command_line import write
+from joblet.clock import parse_duration
+from joblet.command_line import FAILURE, Failure, complain, write
 from rnx import render
 from rnx.session import ServerCommand, with_client
 
@@ -15,6 +17,16 @@ if TYPE_CHECKING:
 
 JobId = Annotated[str, typer.Argument(metavar="JOB-ID", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON with the field names of the API.")]
+
+
+def seconds(text: str | float) -> float:
+    """A duration of the command line; for the parser of an option, which gets the default too."""
+    if isinstance(text, float):
+        return text
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def run(
@@ -43,6 +55,32 @@ def run(
         int,
         typer.Option(metavar="INT", help="Max MB in the work directory (default: from config).", show_default=False),
     ] = 0,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            parser=seconds,
+            metavar="DURATION",
+            help="How long the command may run, such as 1h30m (default: from config, which is also the most).",
+            show_default=False,
+        ),
+    ] = 0.0,
+    priority: Annotated[
+        int,
+        typer.Option(
+            metavar="INT",
+            help="Who waits for a slot goes before those of a lower priority, -1000 to 1000 (default: 0).",
+            show_default=False,
+        ),
+    ] = 0,
+    job_key: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="Your own name for this order: whoever repeats it gets the same job, not a second one. It is repeated"
+            " by itself when the connection is lost.",
+            show_default=False,
+        ),
+    ] = "",
 ) -> None:
     """Create and start a new job. Flags come before COMMAND; all that follows it is the command's."""
 
@@ -57,6 +95,9 @@ def run(
             max_processes=max_processes,
             max_open_files=max_open_files,
             max_disk=max_disk,
+            run_timeout=timeout,
+            priority=priority,
+            key=job_key,
         )
         write(render.started(job.info))
 
@@ -80,16 +121,6 @@ def status(
     with_client(ctx, call)
 
 
-def list_jobs(ctx: typer.Context, as_json: Json = False) -> None:
-    """List all jobs with their current status."""
-
-    async def call(client: Client) -> None:
-        jobs = await client.list()
-        write(render.list_json(jobs) if as_json else render.listed(jobs))
-
-    with_client(ctx, call)
-
-
 def stop(ctx: typer.Context, job_id: JobId) -> None:
     """Stop a running job: SIGTERM, then SIGKILL."""
 
@@ -99,9 +130,68 @@ def stop(ctx: typer.Context, job_id: JobId) -> None:
     with_client(ctx, call)
 
 
+def timeout(
+    ctx: typer.Context,
+    job_id: JobId,
+    duration: Annotated[
+        float, typer.Argument(parser=seconds, metavar="DURATION", help="Such as 1h30m.", show_default=False)
+    ],
+) -> None:
+    """Change how long a job may run, counted from its start; it may be longer than the server's jobTimeout."""
+
+    async def call(client: Client) -> None:
+        write(render.timeout_changed(await client.set_timeout(job_id, duration)))
+
+    with_client(ctx, call)
+
+
+def delete(
+    ctx: typer.Context,
+    job_ids: Annotated[list[str] | None, typer.Argument(metavar="JOB-ID", show_default=False)] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Delete all jobs that have ended.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --all.")] = False,
+) -> None:
+    """Delete jobs that have ended, and their logs."""
+    if bool(job_ids) == everything:
+        raise typer.BadParameter("give either the ids of jobs or --all", ctx=ctx)
+    if everything and not yes:
+        _confirm("Delete all jobs that have ended, and their logs?")
+
+    async def call(client: Client) -> None:
+        if everything:
+            write(render.all_deleted(*await client.delete_all()))
+            return
+        from joblet.client import CallError
+
+        failed = False
+        for job_id in job_ids or ():
+            try:
+                await client.delete(job_id)
+            except CallError as error:  # of this job; the next may do
+                complain(str(error))
+                failed = True
+            else:
+                write(render.deleted(job_id))
+        if failed:
+            raise typer.Exit(FAILURE)
+
+    with_client(ctx, call)
+
+
+def _confirm(question: str) -> None:
+    """Ask on the terminal. Raises Failure without one, and for any answer but yes."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise Failure("there is no terminal to ask on: give --yes")
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Failure("nothing deleted")
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command(cls=ServerCommand, context_settings={"allow_interspersed_args": False})(run)
     app.command(cls=ServerCommand)(status)
-    app.command("list", cls=ServerCommand)(list_jobs)
     app.command(cls=ServerCommand)(stop)
+    app.command(cls=ServerCommand)(timeout)
+    app.command(cls=ServerCommand)(delete)

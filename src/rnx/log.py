@@ -15,7 +15,7 @@ import typer
 
 from joblet.command_line import output_error
 from rnx import render
-from rnx.jobs import JobId
+from rnx.jobs import JobId, seconds
 from rnx.session import ServerCommand, with_client
 
 if TYPE_CHECKING:
@@ -47,18 +47,30 @@ def log(
         bool,
         typer.Option("--follow/--no-follow", "-f", help="Follow the log stream; --follow=false prints what is there."),
     ] = True,
+    reconnect: Annotated[
+        float,
+        typer.Option(
+            parser=seconds,
+            metavar="DURATION",
+            help="How long to try to reach a server again that has gone (default: 1m; 0s is not at all).",
+            show_default=False,
+        ),
+    ] = 60.0,
 ) -> None:
-    """Stream job output in real time, or view historical logs. Ctrl-C ends the view, not the job."""
+    """Stream job output in real time, or view historical logs. Ctrl-C ends the view, not the job.
+
+    A restart of the server does not end it: it goes on where it was.
+    """
 
     async def call(client: Client) -> None:
         await client.status(job_id)  # what cannot be followed gets an error, not a header
-        chunks = cast("AsyncGenerator[bytes]", client.logs(job_id, follow=follow))
+        chunks = cast("AsyncGenerator[bytes]", client.logs(job_id, follow=follow, reconnect=True))
         async with _Output(sys.stdout.fileno()) as output, aclosing(chunks):
             await output.write(render.log_header(job_id).encode())
             async for chunk in chunks:
                 await output.write(chunk)
 
-    with_client(ctx, call)
+    with_client(ctx, call, patience=reconnect)
 
 
 def register(app: typer.Typer) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from joblet import __version__, command_line
-from rnx import jobs, log, session
+from rnx import jobs, listing, log, session
 
 app = typer.Typer(
     add_completion=False,
@@ -39,6 +39,7 @@ def flags(
 
 
 jobs.register(app)
+listing.register(app)
 log.register(app)
 
 

@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from joblet.clock import format_duration
 from joblet.command_line import one_line
 
 if TYPE_CHECKING:
-    from joblet.client import JobInfo, StopResult
+    from joblet.client import JobInfo, JobList, StopResult
 
 STATUS_FIELDS = {
     "id": "id",
@@ -27,6 +28,9 @@ STATUS_FIELDS = {
     "maxProcesses": "max_processes",
     "maxOpenFiles": "max_open_files",
     "maxDisk": "max_disk",
+    "timeoutMs": "timeout_ms",
+    "priority": "priority",
+    "key": "key",
 }
 """GetJobStatusRes: the field's name, and its name in JobInfo"""
 
@@ -63,6 +67,9 @@ JOB_FIELDS = {
     "maxProcesses": "max_processes",
     "maxOpenFiles": "max_open_files",
     "maxDisk": "max_disk",
+    "timeoutMs": "timeout_ms",
+    "priority": "priority",
+    "key": "key",
 }
 """Job: the field's name, and its name in JobInfo"""
 
@@ -81,7 +88,7 @@ def started(job: JobInfo) -> str:
 
 
 def status(job: JobInfo, *, verbose: bool = False) -> str:
-    """What `rnx status` prints; `verbose` adds the reason, the other limits and the receipt, where there are any."""
+    """What `rnx status` prints; `verbose` adds the reason, the rest of the order and the receipt, if there are any."""
     text = _lines(
         ("Id", job.id),
         ("Command", _command(job)),
@@ -103,6 +110,9 @@ def _details(job: JobInfo) -> str:
         ("MaxProcesses", job.max_processes),
         ("MaxOpenFiles", job.max_open_files),
         ("MaxDisk", job.max_disk),
+        ("Timeout", _duration(job.timeout_ms)),
+        ("Priority", job.priority),
+        ("Key", job.key),
     ]
     if job.receipt is not None:
         used = job.receipt
@@ -122,6 +132,10 @@ def _details(job: JobInfo) -> str:
 _UNKNOWN = "- (not counted by the server's kernel)"
 
 
+def _duration(milliseconds: int) -> str:
+    return format_duration(milliseconds / 1000) if milliseconds else ""
+
+
 def _seconds(microseconds: int | None) -> str:
     return _UNKNOWN if microseconds is None else f"{microseconds / 1e6:.6f} s"
 
@@ -138,6 +152,30 @@ def stopped(result: StopResult) -> str:
         ("ExitCode", result.exit_code),
         ("EndTime", result.end_time),
     )
+
+
+def timeout_changed(job: JobInfo) -> str:
+    """What `rnx timeout` prints."""
+    return "Job timeout changed:\n" + _lines(
+        ("ID", job.id),
+        ("Status", job.status),
+        ("Timeout", _duration(job.timeout_ms)),
+    )
+
+
+def deleted(job_id: str) -> str:
+    """What `rnx delete` prints of each job."""
+    return "Job deleted successfully:\n" + _lines(("ID", job_id))
+
+
+def all_deleted(count: int, kept: int) -> str:
+    """What `rnx delete --all` prints."""
+    return "Jobs deleted successfully:\n" + _lines(("Deleted", count), ("NotEnded", kept))
+
+
+def more(jobs: JobList) -> str:
+    """What `rnx list` says on stderr when there are older jobs than those it has listed."""
+    return f"{len(jobs)} newest jobs listed; for older ones: rnx list --before={jobs[0].id}; for all: rnx list --all\n"
 
 
 def listed(jobs: Iterable[JobInfo]) -> str:
@@ -162,7 +200,36 @@ def status_json(job: JobInfo) -> str:
 
 def list_json(jobs: Iterable[JobInfo]) -> str:
     """An array of objects with the fields of Job."""
-    return json.dumps([_object(job, JOB_FIELDS) for job in jobs], indent=2) + "\n"
+    array = JsonArray()
+    return array.piece(jobs) + array.end()
+
+
+class Lines:
+    """`listed`, in pieces."""
+
+    def piece(self, jobs: Iterable[JobInfo]) -> str:
+        return listed(jobs)
+
+    def end(self) -> str:
+        return ""
+
+
+class JsonArray:
+    """`list_json`, in pieces. The mutable state is whether there has been one."""
+
+    def __init__(self) -> None:
+        self._begun = False
+
+    def piece(self, jobs: Iterable[JobInfo]) -> str:
+        objects = [_object(job, JOB_FIELDS) for job in jobs]
+        if not objects:
+            return ""
+        opening = "," if self._begun else "["
+        self._begun = True
+        return opening + json.dumps(objects, indent=2)[1:-2]
+
+    def end(self) -> str:
+        return "\n]\n" if self._begun else "[]\n"
 
 
 def _object(job: object, names: dict[str, str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,8 +64,8 @@ class ServerCommand(TyperCommand):
         return super().invoke(ctx)
 
 
-def with_client(ctx: typer.Context, call: Callable[[Client], Awaitable[None]]) -> None:
-    """Run `call` with an open client.
+def with_client(ctx: typer.Context, call: Callable[[Client], Awaitable[None]], *, patience: float = 60.0) -> None:
+    """Run `call` with an open client, which has this `patience` (ClientConfig).
 
     Raises command_line.Failure with the sentence of any JobletError; exits quietly on Ctrl-C.
     """
@@ -73,7 +74,8 @@ def with_client(ctx: typer.Context, call: Callable[[Client], Awaitable[None]]) -
     flags = ctx.parent.params if ctx.parent else {}
 
     async def session() -> None:
-        async with Client(ClientConfig.resolve(**{name: flags[name] for name in _FLAGS})) as client:
+        config = ClientConfig.resolve(**{name: flags[name] for name in _FLAGS})
+        async with Client(dataclasses.replace(config, patience=patience)) as client:
             await call(client)
 
     try:

@@ -374,6 +374,46 @@ async def test_a_client_outlives_a_lost_connection(certs: Certificates) -> None:
         assert len(await client.list()) == 1
 
 
+async def test_a_task_whose_call_broke_off_can_be_cancelled(certs: Certificates) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    async with (
+        serving(certs.server_context(), Service()) as (port, _),
+        Relay(port) as relay,
+        Client(certs.config(relay.port, timeout=0.2)) as client,
+    ):
+        with pytest.raises(lib.DeadlineExceeded):
+            await client.status("hang")
+        assert task.cancelling() == 0
+        chunks = client.logs("hang")
+        await anext(chunks)
+        relay.cut()
+        with pytest.raises(lib.ConnectionLost):
+            await anext(chunks)
+        assert task.cancelling() == 0
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await asyncio.Event().wait()
+
+
+async def test_a_cancelled_call_is_cancelled_though_it_breaks_off(certs: Certificates) -> None:
+    async with (
+        serving(certs.server_context(), Service()) as (port, _),
+        Relay(port) as relay,
+        Client(certs.config(relay.port)) as client,
+    ):
+        chunks = client.logs("hang", reconnect=True)
+        await anext(chunks)
+        waiting = asyncio.create_task(anext(chunks))
+        await asyncio.sleep(0)
+        channel = client._channel
+        assert channel is not None
+        channel.close()  # which ends the call, and
+        waiting.cancel()  # in the same turn of the loop
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+
 async def test_deadline(certs: Certificates) -> None:
     async with (
         serving(certs.server_context(), Service()) as (port, _),

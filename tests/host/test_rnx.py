@@ -226,12 +226,18 @@ def test_binary_output_passes_unchanged(server: Server, watched: Stock) -> None:
     assert result.stdout.partition(b"\n")[2] == bytes(range(256)) * 100
 
 
-def test_a_lost_server_is_told_in_one_line(make_server: Callable[..., Server], stock) -> None:
+@pytest.mark.parametrize(("patience", "tried"), [("0s", ""), ("1s", " (tried again for 1 s)")])
+def test_a_lost_server_is_told_in_one_line(
+    make_server: Callable[..., Server], stock, patience: str, tried: str
+) -> None:
     server = make_server().start()
     with server.channel() as channel:
         job = Stock(channel, *stock).started("bash", "-c", "echo on; sleep 1000")
     client = subprocess.Popen(
-        server.rnx_command("log", job.id), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        server.rnx_command("log", f"--reconnect={patience}", job.id),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert client.stdout is not None
     client.stdout.readline()
@@ -239,5 +245,4 @@ def test_a_lost_server_is_told_in_one_line(make_server: Callable[..., Server], s
     server.kill()
     _, errors = client.communicate(timeout=PATIENCE)
     assert client.returncode == 1
-    assert errors.startswith("Error: ")
-    assert errors.count("\n") == 1
+    assert re.fullmatch(rf"Error: .*{re.escape(tried)}\n", errors), errors

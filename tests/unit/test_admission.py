@@ -25,7 +25,7 @@ async def test_a_released_slot_goes_to_the_job_that_has_waited_longest() -> None
     turns = []
     for job_id in (2, 3):
         assert not admission.reserve()
-        turns.append(admission.enqueue(job_id, reserved=True))
+        turns.append(admission.enqueue(job_id, 0, reserved=True))
     admission.release()
     assert [turn.done() for turn in turns] == [True, False]
     admission.release()
@@ -36,7 +36,7 @@ async def test_a_full_queue_refuses_with_its_numbers() -> None:
     admission = Admission(1, 2)
     admission.reserve()
     assert not admission.reserve()
-    admission.enqueue(1, reserved=True)
+    admission.enqueue(1, 0, reserved=True)
     assert not admission.reserve()
     with pytest.raises(QueueFull) as refusal:
         admission.reserve()
@@ -66,7 +66,7 @@ async def test_a_job_whose_place_is_being_stored_is_not_overtaken() -> None:
     assert not admission.reserve()
     admission.release()
     assert not admission.reserve(), "the slot is free, but a job is before this one"
-    assert admission.enqueue(7, reserved=True).done()
+    assert admission.enqueue(7, 0, reserved=True).done()
 
 
 async def test_a_place_given_up_lets_nobody_wait_for_a_free_slot() -> None:
@@ -81,7 +81,7 @@ async def test_a_place_given_up_lets_nobody_wait_for_a_free_slot() -> None:
 async def test_a_withdrawn_job_is_told_and_leaves_the_others_in_order() -> None:
     admission = Admission(1, 5)
     admission.occupy()
-    turns = {job_id: admission.enqueue(job_id, reserved=False) for job_id in (5, 6, 7)}
+    turns = {job_id: admission.enqueue(job_id, 0, reserved=False) for job_id in (5, 6, 7)}
     assert admission.withdraw(6)
     assert turns[6].cancelled()
     assert [admission.place(job_id) for job_id in (5, 6, 7)] == [1, 0, 2]
@@ -90,7 +90,7 @@ async def test_a_withdrawn_job_is_told_and_leaves_the_others_in_order() -> None:
 
 async def test_a_job_with_a_slot_cannot_be_withdrawn() -> None:
     admission = Admission(1, 5)
-    turn = admission.enqueue(1, reserved=False)
+    turn = admission.enqueue(1, 0, reserved=False)
     assert turn.done()
     assert not admission.withdraw(1)
     assert not turn.cancelled()
@@ -100,7 +100,7 @@ async def test_jobs_found_running_may_exceed_the_slots_and_then_nobody_is_admitt
     admission = Admission(1, 5)
     admission.occupy()
     admission.occupy()
-    turn = admission.enqueue(3, reserved=False)
+    turn = admission.enqueue(3, 0, reserved=False)
     admission.release()
     assert not turn.done()
     admission.release()
@@ -111,7 +111,7 @@ async def test_recovered_jobs_may_exceed_the_queue_and_then_new_ones_are_refused
     admission = Admission(1, 1)
     admission.occupy()
     for job_id in (2, 3, 4):
-        admission.enqueue(job_id, reserved=False)
+        admission.enqueue(job_id, 0, reserved=False)
     assert admission.place(4) == 3
     with pytest.raises(QueueFull):
         admission.reserve()
@@ -120,8 +120,8 @@ async def test_recovered_jobs_may_exceed_the_queue_and_then_new_ones_are_refused
 async def test_a_waiter_that_was_cancelled_does_not_break_the_queue_behind_it() -> None:
     admission = Admission(1, 5)
     admission.reserve()
-    admission.enqueue(1, reserved=False).cancel()
-    behind = admission.enqueue(2, reserved=False)
+    admission.enqueue(1, 0, reserved=False).cancel()
+    behind = admission.enqueue(2, 0, reserved=False)
     admission.release()
     assert behind.done()
 
@@ -151,7 +151,7 @@ class AdmissionAgainstModel(RuleBasedStateMachine):
 
     def enqueue_for_real(self, *, reserved: bool) -> None:
         async def enqueue(job_id: int) -> asyncio.Future[None]:
-            return self.admission.enqueue(job_id, reserved=reserved)
+            return self.admission.enqueue(job_id, 0, reserved=reserved)
 
         job_id = next(self.ids)
         self.turns[job_id] = self.loop.run_until_complete(enqueue(job_id))

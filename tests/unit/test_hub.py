@@ -301,21 +301,21 @@ async def test_a_job_that_ended_without_a_log_has_an_empty_one(hub: LogHub, fold
 
 
 async def test_what_is_there_now_is_read_and_ends(hub: LogHub, log: Log) -> None:
-    assert [chunk async for chunk in hub.read(log.path, 0)] == []
+    assert [chunk async for chunk in hub.read(1, log.path, 0)] == []
     data = random.Random(2).randbytes(2 * CHUNK + 9)
     log.write(data)
     for offset in (0, 5, CHUNK, len(data), len(data) + 5):
-        assert b"".join([chunk.payload async for chunk in hub.read(log.path, offset)]) == data[offset:]
+        assert b"".join([chunk.payload async for chunk in hub.read(1, log.path, offset)]) == data[offset:]
 
 
 async def test_a_log_that_does_not_exist_reads_as_empty(hub: LogHub, folder: Path) -> None:
-    assert [chunk async for chunk in hub.read(folder / "absent", 0)] == []
+    assert [chunk async for chunk in hub.read(1, folder / "absent", 0)] == []
 
 
 @pytest.mark.parametrize("offset", [2**62, 2**63 - CHUNK, 2**63 - 1])
 async def test_there_is_nothing_at_the_farthest_offset(hub: LogHub, log: Log, offset: int) -> None:
     log.write(b"x")
-    assert [chunk async for chunk in hub.read(log.path, offset)] == []
+    assert [chunk async for chunk in hub.read(1, log.path, offset)] == []
 
 
 async def test_a_log_is_never_followed_through_a_link(folder: Path) -> None:

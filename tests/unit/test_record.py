@@ -13,6 +13,7 @@ from joblet.executor.base import Exit, LaunchFailed
 from joblet.executor.local.record import (
     BadRecord,
     Monitor,
+    Started,
     parse_report,
     read_exit,
     read_monitor,
@@ -198,8 +199,8 @@ def test_the_monitor_is_read(tmp_path: Path) -> None:
 
 
 def test_the_start_is_read(tmp_path: Path) -> None:
-    write(tmp_path, "started", {"init": "4712", "at": "1705314600000000000"})
-    assert read_started(tmp_path) == 1705314600000000000
+    write(tmp_path, "started", {"init": "4712", "at": "1705314600000000000", "monotonic_us": "12500000"})
+    assert read_started(tmp_path) == Started(1705314600000000000, 12.5)
 
 
 record_keys = st.sampled_from(

@@ -14,8 +14,8 @@ import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joblet.client import JobInfo, StopResult
-from rnx import jobs, log, main
+from joblet.client import JobInfo, JobList, StopResult
+from rnx import jobs, listing, log, main
 from rnx.session import _FLAGS
 
 JOB = JobInfo("1", "c", (), "RUNNING", 0, 0, 0, "", "", 0)
@@ -27,15 +27,19 @@ class Asked:
     def __init__(self) -> None:
         self.call: tuple[Any, ...] = ()
         self.flags: dict[str, str] = {}
+        self.patience: float | None = None
         self.id = "1"
         self.info = JOB
 
-    def with_client(self, ctx: typer.Context, call: Callable[[Any], Awaitable[None]]) -> None:
+    def with_client(
+        self, ctx: typer.Context, call: Callable[[Any], Awaitable[None]], *, patience: float | None = None
+    ) -> None:
         assert ctx.parent is not None
+        self.patience = patience
         self.flags = {name: ctx.parent.params[name] for name in _FLAGS if ctx.parent.params[name] is not None}
         asyncio.run(call(self))  # type: ignore[arg-type]
 
-    async def run(self, *command: str, **limits: int | str) -> Asked:
+    async def run(self, *command: str, **limits: float | str) -> Asked:
         self.call = (command, limits)
         return self
 
@@ -43,16 +47,33 @@ class Asked:
         self.call = ("status", job_id)
         return JOB
 
-    async def list(self) -> list[JobInfo]:
-        self.call = ("list",)
-        return []
+    async def list(self, *, limit: int, before: str) -> JobList:
+        self.call = ("list", limit, before)
+        return JobList()
+
+    async def list_all(self, *, before: str) -> AsyncIterator[JobInfo]:
+        self.call = ("list_all", before)
+        return
+        yield JOB
+
+    async def set_timeout(self, job_id: str, seconds: float) -> JobInfo:
+        self.call = ("timeout", job_id, seconds)
+        return JOB
+
+    async def delete(self, job_id: str) -> None:
+        self.call = (*(self.call or ("delete",)), job_id)
+
+    async def delete_all(self) -> tuple[int, int]:
+        self.call = ("delete_all",)
+        return 0, 0
 
     async def stop(self, job_id: str) -> StopResult:
         self.call = ("stop", job_id)
         return StopResult(job_id, "", "", 0)
 
-    async def logs(self, job_id: str, *, follow: bool) -> AsyncIterator[bytes]:
+    async def logs(self, job_id: str, *, follow: bool, reconnect: bool) -> AsyncIterator[bytes]:
         self.call = ("log", job_id, follow)
+        assert reconnect
         return
         yield b""
 
@@ -61,15 +82,16 @@ def rnx(*arguments: str) -> Asked:
     asked = Asked()
     with pytest.MonkeyPatch.context() as patch, open(os.devnull, "w") as nowhere:
         patch.setattr(jobs, "with_client", asked.with_client)
+        patch.setattr(listing, "with_client", asked.with_client)
         patch.setattr(log, "with_client", asked.with_client)
         patch.setattr(sys, "stdout", nowhere)
         main.app(args=list(arguments), prog_name="rnx", standalone_mode=False)
     return asked
 
 
-def limits(**asked: int | str) -> dict[str, int | str]:
-    numbers = ("max_cpu", "max_memory", "max_iobps", "max_processes", "max_open_files", "max_disk")
-    return {**dict.fromkeys(numbers, 0), "cpu_cores": "", **asked}
+def limits(**asked: float | str) -> dict[str, float | str]:
+    numbers = ("max_cpu", "max_memory", "max_iobps", "max_processes", "max_open_files", "max_disk", "priority")
+    return {**dict.fromkeys(numbers, 0), "cpu_cores": "", "run_timeout": 0, "key": "", **asked}
 
 
 @pytest.mark.parametrize(
@@ -88,11 +110,13 @@ def limits(**asked: int | str) -> dict[str, int | str]:
         (["--max-cpu", "-1", "cmd", ""], ("cmd", ""), {"max_cpu": -1}),
         (["--cpu-cores=0-3,5", "--max-processes=9", "cmd"], ("cmd",), {"cpu_cores": "0-3,5", "max_processes": 9}),
         (["--max-open-files=20", "--max-disk=64", "cmd"], ("cmd",), {"max_open_files": 20, "max_disk": 64}),
+        (["--timeout=1h30m", "--priority", "-5", "cmd"], ("cmd",), {"run_timeout": 5400, "priority": -5}),
+        (["--job-key=a b", "--timeout", "250ms", "cmd"], ("cmd",), {"key": "a b", "run_timeout": 0.25}),
         (["cmd", "--server", "x", "--version"], ("cmd", "--server", "x", "--version"), {}),
         ([""], ("",), {}),
     ],
 )
-def test_run(arguments: list[str], command: tuple[str, ...], asked: dict[str, int | str]) -> None:
+def test_run(arguments: list[str], command: tuple[str, ...], asked: dict[str, float | str]) -> None:
     assert rnx("run", *arguments).call == (command, limits(**asked))
 
 
@@ -132,9 +156,35 @@ def test_an_id_may_look_like_a_flag() -> None:
     assert rnx("log", "--", "--follow=false").call == ("log", "--follow=false", True)
 
 
-@pytest.mark.parametrize("command", [["status", "1"], ["stop", "1"], ["list"]])
-def test_the_others(command: list[str]) -> None:
-    assert list(rnx(*command).call) == command
+@pytest.mark.parametrize(("arguments", "patience"), [([], 60), (["--reconnect=2m"], 120), (["--reconnect", "0s"], 0)])
+def test_how_long_log_tries_to_reconnect(arguments: list[str], patience: float) -> None:
+    assert rnx("log", *arguments, "1").patience == patience
+
+
+@pytest.mark.parametrize(
+    ("arguments", "call"),
+    [
+        (["status", "1"], ("status", "1")),
+        (["stop", "1"], ("stop", "1")),
+        (["list"], ("list", 0, "")),
+        (["list", "--limit=5", "--before", "77"], ("list", 5, "77")),
+        (["list", "--all"], ("list_all", "")),
+        (["list", "--all", "--before=9", "--json"], ("list_all", "9")),
+        (["timeout", "1", "2h"], ("timeout", "1", 7200)),
+        (["delete", "1"], ("delete", "1")),
+        (["delete", "3", "1", "2"], ("delete", "3", "1", "2")),
+        (["delete", "--all", "--yes"], ("delete_all",)),
+        (["delete", "-y", "--all"], ("delete_all",)),
+    ],
+)
+def test_the_others(arguments: list[str], call: tuple[Any, ...]) -> None:
+    assert rnx(*arguments).call == call
+
+
+def test_the_servers_private_key_and_the_jobs_key_are_two_flags() -> None:
+    asked = rnx("run", "--key", "k.pem", "--job-key", "nightly", "cmd")
+    assert asked.flags == {"key": "k.pem"}
+    assert asked.call == (("cmd",), limits(key="nightly"))
 
 
 @pytest.mark.parametrize("name", _FLAGS)
@@ -160,6 +210,14 @@ def test_global_flags_stand_before_or_after_the_command(name: str) -> None:
         (["status", "1", "2"], "2"),
         (["log", "--follow=maybe", "1"], "'maybe' is neither true nor false"),
         (["list", "1"], "1"),
+        (["list", "--limit=0"], "--limit"),
+        (["list", "--limit=1", "--all"], "give either --limit or --all (see rnx list --help)"),
+        (["run", "--timeout=5", "cmd"], 'not a duration: "5"'),
+        (["log", "--reconnect=soon", "1"], 'not a duration: "soon"'),
+        (["timeout", "1"], "Missing argument 'DURATION' (see rnx timeout --help)"),
+        (["timeout", "1", "1x"], 'not a duration: "1x"'),
+        (["delete"], "give either the ids of jobs or --all (see rnx delete --help)"),
+        (["delete", "--all", "1"], "give either the ids of jobs or --all"),
     ],
 )
 def test_usage_errors_are_one_line(arguments: list[str], message: str) -> None:
@@ -193,9 +251,9 @@ def test_settings_that_cannot_be_used_are_one_line() -> None:
 
 def test_a_bug_is_told_in_one_line_unless_debugging() -> None:
     code = (
-        "import rnx.jobs, rnx.main\n"
+        "import rnx.listing, rnx.main\n"
         "def broken(*_): raise ZeroDivisionError('two\\nlines')\n"
-        "rnx.jobs.with_client = broken\n"
+        "rnx.listing.with_client = broken\n"
         "rnx.main.main()"
     )
     command = [sys.executable, "-c", code, "list"]

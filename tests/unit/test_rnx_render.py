@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joblet.client import JobInfo, Receipt, StopResult
+from joblet.client import JobInfo, JobList, Receipt, StopResult
 from joblet.command_line import one_line
 from rnx import render
 
@@ -114,9 +114,14 @@ def test_the_reason_is_shown_only_when_asked_for() -> None:
     assert render.status(failed, verbose=True).startswith(render.status(failed) + "Reason: out of memory\n")
 
 
-def test_the_receipt_is_shown_only_when_asked_for() -> None:
-    limits = "CpuCores: 0-1\nMaxProcesses: 100\nMaxOpenFiles: 50\nMaxDisk: 0\n"
-    running = replace(JOB, cpu_cores="0-1", max_processes=100, max_open_files=50)
+def test_the_order_and_the_receipt_are_shown_only_when_asked_for() -> None:
+    limits = (
+        "CpuCores: 0-1\nMaxProcesses: 100\nMaxOpenFiles: 50\nMaxDisk: 0\nTimeout: 1h30m\nPriority: -5\nKey: nightly\n"
+    )
+    running = replace(
+        JOB, cpu_cores="0-1", max_processes=100, max_open_files=50, timeout_ms=5_400_000, priority=-5, key="nightly"
+    )
+    assert render.status(running) == render.status(JOB)
     assert render.status(running, verbose=True) == render.status(JOB) + limits
     receipt = Receipt(1_500_000, 250_000, 0, 3 << 20, 0, 4096, None, 1)
     ended = replace(running, receipt=receipt)
@@ -149,13 +154,56 @@ def test_a_job_that_waits_has_no_start() -> None:
     assert render.listed([waiting]) == "1 PENDING StartTime: Command: python3 script.py\n"
 
 
+def test_a_job_that_waits_says_where() -> None:
+    waiting = replace(JOB, status="PENDING", reason="waiting for a slot, place 3 in the queue")
+    assert "\nReason: waiting for a slot, place 3 in the queue\n" in render.status(waiting, verbose=True)
+
+
+def test_an_older_servers_answer_lacks_a_timeout_and_a_key() -> None:
+    text = render.status(JOB, verbose=True)
+    assert "Timeout" not in text
+    assert "Key" not in text
+
+
+def test_a_changed_timeout() -> None:
+    text = render.timeout_changed(replace(JOB, timeout_ms=7_200_500))
+    assert text == "Job timeout changed:\nID: 1\nStatus: RUNNING\nTimeout: 2h500ms\n"
+
+
+def test_deletion_is_told_as_stopping_is() -> None:
+    assert render.deleted("1") == "Job deleted successfully:\nID: 1\n"
+    assert render.all_deleted(3, 1) == "Jobs deleted successfully:\nDeleted: 3\nNotEnded: 1\n"
+
+
+def test_a_list_that_is_not_all_says_how_to_go_on() -> None:
+    text = render.more(JobList(LISTED[1:], more=True))
+    assert text == "2 newest jobs listed; for older ones: rnx list --before=2; for all: rnx list --all\n"
+
+
+@given(st.lists(st.sampled_from(LISTED)), st.integers(1, 3))
+def test_a_list_in_pieces_is_the_list(jobs: list[JobInfo], size: int) -> None:
+    pieces = [jobs[start : start + size] for start in range(0, len(jobs), size)]
+    for output, whole in ((render.Lines(), render.listed(jobs)), (render.JsonArray(), render.list_json(jobs))):
+        assert "".join(map(output.piece, pieces)) + output.end() == whole
+    assert [entry["id"] for entry in json.loads(render.list_json(jobs))] == [job.id for job in jobs]
+
+
 def test_no_jobs_no_lines() -> None:
     assert render.listed([]) == ""
-    assert json.loads(render.list_json([])) == []
+    assert render.list_json([]) == "[]\n"
 
 
 def test_json_has_the_fields_of_the_specification() -> None:
-    full = replace(JOB, reason="r", name="n", environment={"A": "b"}, secret_environment={"S": "***"})
+    full = replace(
+        JOB,
+        reason="r",
+        name="n",
+        environment={"A": "b"},
+        secret_environment={"S": "***"},
+        timeout_ms=9,
+        priority=7,
+        key="k",
+    )
     expected = {
         "id": "1",
         "command": "python3",
@@ -172,6 +220,9 @@ def test_json_has_the_fields_of_the_specification() -> None:
         "maxProcesses": 0,
         "maxOpenFiles": 0,
         "maxDisk": 0,
+        "timeoutMs": 9,
+        "priority": 7,
+        "key": "k",
     }
     assert json.loads(render.status_json(full)) == expected | {"receipt": None}
     details = {
@@ -198,6 +249,7 @@ infos = st.builds(
     end_time=texts,
     exit_code=st.integers(),
     reason=texts,
+    key=texts,
 )
 
 

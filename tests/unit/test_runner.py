@@ -23,14 +23,15 @@ from joblet.errors import (
     InvalidArgument,
     JobNotFound,
     JobNotRunning,
+    KeyReused,
     QueueFull,
     ShuttingDown,
     StoreFailed,
 )
 from joblet.executor.base import Exit, LaunchFailed, Lost
-from joblet.job import Job, Limits, Receipt, State
+from joblet.job import Job, Limits, Order, Policy, Receipt, State
 from joblet.logs import LogHub
-from joblet.runner import Live, Policy, Runner, parse_id
+from joblet.runner import Live, Runner, parse_id
 from joblet.store import Store
 
 # What never comes is a failure and not a wait.
@@ -55,6 +56,9 @@ class Scripted:
         self._host = host
         self._job_id = job_id
         self._end: asyncio.Future[Exit | Lost] = asyncio.get_running_loop().create_future()
+
+    def elapsed(self) -> float:
+        return (clock.now_ns() - self.started_at) / 1e9
 
     async def wait(self) -> Exit | Lost:
         return await asyncio.shield(self._end)
@@ -83,6 +87,9 @@ class Plain:
         self._process = process
         self._stopped = False
 
+    def elapsed(self) -> float:
+        return (clock.now_ns() - self.started_at) / 1e9
+
     async def wait(self) -> Exit | Lost:
         status = await self._process.wait()
         return Exit(
@@ -99,6 +106,11 @@ class Plain:
             os.killpg(self.pid, signal.SIGTERM)
 
 
+async def everything(store: Store) -> list[Job]:
+    """All jobs, by id."""
+    return (await store.newest(1_000_000, 2**62))[::-1]
+
+
 @dataclass
 class Host:
     """The second implementation of the Executor seam: plain processes, or what the test has written down.
@@ -107,6 +119,7 @@ class Host:
     """
 
     folder: Path
+    epoch: str = "since this test began"
     obedient: bool = True
     """scripted jobs end when they are told to"""
     unable: HostUnable | None = None
@@ -119,6 +132,10 @@ class Host:
     under_way: dict[int, Scripted] = field(default_factory=dict)
     most_at_once: int = 0
     found: dict[int, Scripted | Exit | Lost | None] = field(default_factory=dict)
+    slow_to_find: set[int] = field(default_factory=set)
+    recovering: int = 0
+    launched_too_early: bool = False
+    """before all was found that is there already"""
 
     async def probe(self) -> None:
         if self.unable is not None:
@@ -127,6 +144,7 @@ class Host:
     async def launch(self, job: Job) -> Scripted | Plain:
         self.launches.append(job.id)
         self.launching.set()
+        self.launched_too_early |= self.recovering > 0
         if self.hold is not None:
             await self.hold.wait()
         if job.id in self.failures:
@@ -143,10 +161,20 @@ class Host:
         return self.under_way[job.id]
 
     async def recover(self, job: Job) -> Scripted | Exit | Lost | None:
+        self.recovering += 1
+        for _ in range(100 if job.id in self.slow_to_find else 0):
+            await asyncio.sleep(0)
+        self.recovering -= 1
         return self.found.get(job.id, self.under_way.get(job.id))
 
     def log_path(self, job_id: int) -> Path:
         return self.folder / f"{job_id}.log"
+
+    async def disk_bytes(self, job_id: int) -> int:
+        return self.log_path(job_id).stat().st_size
+
+    async def remove(self, job_id: int) -> None:
+        self.log_path(job_id).unlink(missing_ok=True)
 
 
 class Site:
@@ -177,7 +205,7 @@ class Site:
 
     def submit(self, *argv: str) -> Coroutine[Any, Any, Live]:
         command, *args = argv or ("scripted",)
-        return self.runner.submit(command, args, NOTHING, "alice", "admin")
+        return self.runner.submit(Order(command, tuple(args)), "alice", "admin")
 
     async def running(self) -> tuple[Live, Scripted]:
         live = await self.submit()
@@ -414,7 +442,7 @@ async def test_a_host_that_has_become_unable_refuses_new_jobs_until_it_is_able_a
     await site.ended(await site.submit())
     with pytest.raises(HostUnable, match=f"^{NO_NAMESPACES}$"):
         await site.submit()
-    assert [job.id for job in await site.runner.all()] == [1]
+    assert [job.id for job in await everything(site.store)] == [1]
     site.host.unable = None
     assert (await site.submit()).job.id == 2
 
@@ -424,7 +452,7 @@ async def test_a_host_that_is_unable_from_the_start_refuses_jobs_at_once(site: S
     await site.runner.probe()
     with pytest.raises(HostUnable, match=r"^cgroup setup failed: permission denied$"):
         await site.submit()
-    assert await site.runner.all() == []
+    assert await everything(site.store) == []
 
 
 async def test_a_command_that_is_not_found_says_nothing_of_the_host(site: Site) -> None:
@@ -449,11 +477,11 @@ async def test_what_is_refused_leaves_no_job(make: Make) -> None:
     site = make(slots=1, queue=0)
     for command, limits in (("", NOTHING), ("a;b", NOTHING), ("x", Limits(500, 0, 0)), ("x", Limits(0, -1, 0))):
         with pytest.raises(InvalidArgument):
-            await site.runner.submit(command, [], limits, "alice", "admin")
+            await site.runner.submit(Order(command, (), limits), "alice", "admin")
     await site.running()
     with pytest.raises(QueueFull):
         await site.submit()
-    assert [job.id for job in await site.runner.all()] == [1]
+    assert [job.id for job in await everything(site.store)] == [1]
 
 
 async def test_no_more_jobs_run_at_once_than_there_are_slots_and_they_start_in_order(make: Make) -> None:
@@ -493,44 +521,58 @@ async def test_a_job_that_cannot_be_stored_is_refused_and_takes_nothing(make: Ma
     assert live.job.state is (State.PENDING if waiting else State.INITIALIZING)
 
 
-async def test_a_job_whose_turn_cannot_be_stored_gives_its_slot_on(make: Make) -> None:
+async def test_a_job_whose_turn_cannot_be_stored_has_it_when_there_is_room_again(make: Make) -> None:
     site = make(slots=1)
     _, first = await site.running()
     second, third = await site.submit(), await site.submit()
     with site.disk_full(when="NEW.id = 2"):
         first.end(code=0)
         async with asyncio.timeout(PATIENCE):
-            await second.ended.wait()
-            await third.launched.wait()
-    assert site.host.launches == [1, 3]
+            await second.unstored.wait()
+        assert site.host.launches == [1]
+        assert (await site.stored(second)).state is State.PENDING
+    async with asyncio.timeout(PATIENCE):
+        await second.launched.wait()
+    site.host.under_way[2].end(code=0)
+    async with asyncio.timeout(PATIENCE):
+        await third.launched.wait()
+    assert site.host.launches == [1, 2, 3]
 
 
-async def test_a_job_whose_end_cannot_be_stored_gives_its_slot_on_and_is_concluded_by_the_next_server(
-    make: Make,
-) -> None:
-    site = make(slots=1)
-    first, job = await site.running()
-    second = await site.submit()
-    with site.disk_full(when="NEW.id = 1"):
+async def test_an_end_that_cannot_be_stored_is_stored_when_there_is_room_again(site: Site) -> None:
+    live, job = await site.running()
+    with site.disk_full():
         job.end(code=5)
         async with asyncio.timeout(PATIENCE):
-            await first.ended.wait()
-            await second.launched.wait()
+            await live.unstored.wait()
+        assert (await site.stored(live)).state is State.RUNNING
+        assert not live.ended.is_set()
+    assert await site.ended(live) == (State.FAILED, 5, "exit code 5")
+
+
+async def test_an_end_that_cannot_be_stored_is_concluded_by_the_next_server(site: Site) -> None:
+    live, job = await site.running()
+    with site.disk_full():
+        job.end(code=5)
+        async with asyncio.timeout(PATIENCE):
+            await live.unstored.wait()
+        await site.close()
     site.host.found[1] = Exit(ended_at=9, started_at=8, code=5)
-    await site.restart()
+    site.open()
+    await site.runner.recover()
     with contextlib.suppress(JobNotFound):
-        if live := site.runner.find("1"):
-            await live.ended.wait()
+        if again := site.runner.find("1"):
+            await again.ended.wait()
     assert (await site.stored(1)).reason == "exit code 5"
 
 
-async def test_a_stop_that_cannot_be_stored_signals_nobody_and_may_be_asked_again(site: Site) -> None:
+async def test_a_stop_that_cannot_be_stored_stops_the_job_and_says_so(site: Site) -> None:
     live, job = await site.running()
-    with site.disk_full(), pytest.raises(StoreFailed):
-        await site.runner.stop("1", "stopped by bob")
-    assert not job.signalled.is_set()
-    assert not live.ended.is_set()
-    assert (await site.runner.stop("1", "stopped by eve")).reason == "stopped by eve"
+    with site.disk_full():
+        with pytest.raises(StoreFailed, match="job 1 is being stopped, but its state cannot be stored now"):
+            await site.runner.stop("1", "stopped by bob")
+        assert job.signalled.is_set()
+    assert await site.ended(live) == (State.STOPPED, -1, "stopped by bob")
 
 
 async def test_a_job_that_runs_keeps_its_slot_although_its_start_cannot_be_stored(
@@ -543,7 +585,7 @@ async def test_a_job_that_runs_keeps_its_slot_although_its_start_cannot_be_store
         while "cannot be stored" not in caplog.text:
             await asyncio.sleep(0)
         for _ in range(20):  # time enough for the second to be launched
-            await site.store.all()
+            await everything(site.store)
     assert site.host.most_at_once == 1
 
 
@@ -593,7 +635,7 @@ async def test_nothing_is_launched_after_the_server_is_closed(site: Site) -> Non
     await site.runner.close()
     launched = list(site.host.launches)
     await asyncio.wait([asking])
-    await site.store.all()
+    await everything(site.store)
     for _ in range(20):
         await asyncio.sleep(0)
     assert site.host.launches == launched
@@ -615,7 +657,7 @@ async def test_close_at_any_moment_loses_no_job(make: Make, turns: int) -> None:
     site.host.found = dict.fromkeys(range(1, 4), Lost("lost: not of this test"))
     site.host.found |= {job_id: None for job_id in (1, 2, 3) if job_id not in site.host.launches}
     await site.restart()
-    assert len(await site.runner.all()) == len(accepted)
+    assert len(await everything(site.store)) == len(accepted)
     async with asyncio.timeout(PATIENCE):
         for job_id in range(1, len(accepted) + 1):
             if live := site.runner.find(str(job_id)):
@@ -630,7 +672,7 @@ ENDED = Exit(ended_at=4_000_000_000, started_at=3_000_000_000, code=7)
 
 async def left_behind(site: Site, state: State, stop_reason: str = "") -> None:
     """Job 1 as an earlier server left it."""
-    job = await site.store.create("scripted", [], Limits(100, 512, 0), "alice", State.PENDING, 1)
+    job, _ = await site.store.create(Order("scripted", (), Limits(100, 512, 0), 3_600_000), "alice", State.PENDING, 1)
     for step in (State.INITIALIZING, State.RUNNING):
         if state in (step, State.RUNNING):
             await site.store.transition(job.id, step)
@@ -688,6 +730,43 @@ async def test_a_job_of_which_nothing_was_started_is_launched(site: Site) -> Non
     assert site.host.launches == [1]
 
 
+async def test_nothing_is_launched_before_all_that_runs_is_found(make: Make) -> None:
+    """What runs has slots and ids of users, which nobody else may be given."""
+    site = make(slots=2)
+    for state in (State.INITIALIZING, State.PENDING, State.RUNNING, State.RUNNING):
+        await left_behind(site, state)
+    for job_id in (3, 4):
+        site.host.under_way[job_id] = Scripted(site.host, job_id)
+        site.host.slow_to_find.add(job_id)
+    await site.runner.recover()
+    await site.live(1).launched.wait()
+    assert not site.host.launched_too_early
+    assert site.host.launches == [1]  # job 2 waits, although it is older than those that run
+
+
+async def test_a_free_slot_goes_to_the_highest_priority_of_those_found_waiting(make: Make) -> None:
+    site = make(slots=1)
+    for priority in (0, 5):
+        order = Order("scripted", (), Limits(100, 512, 0), 3_600_000, priority)
+        await site.store.create(order, "alice", State.PENDING, 1)
+    await site.runner.recover()
+    await site.live(2).launched.wait()
+    assert site.host.launches == [2]
+
+
+async def test_a_job_has_the_life_of_its_machine_in_which_it_left_the_queue(make: Make) -> None:
+    site = make(slots=1)
+    first, _ = await site.running()
+    waiting = await site.submit()
+    assert (first.job.epoch, waiting.job.epoch) == ("since this test began", "")
+    await site.restart()
+    assert (await site.stored(1)).epoch == "since this test began"
+    site.host.epoch = "since a reboot"
+    site.host.under_way[1].end(code=0)
+    await site.live(2).launched.wait()
+    assert (await site.stored(2)).epoch == "since a reboot"
+
+
 async def test_a_command_that_has_run_is_never_run_again(site: Site) -> None:
     """Its directory is gone, so there is no knowing how it ended."""
     await left_behind(site, State.RUNNING)
@@ -726,10 +805,10 @@ async def test_a_waiting_job_stopped_by_an_earlier_server_needs_no_slot_to_end(m
 
 
 async def test_a_recovered_jobs_time_is_counted_from_its_start(make: Make) -> None:
-    site = make(timeout=60)
+    site = make()
     await left_behind(site, State.RUNNING)
-    site.host.under_way[1] = Scripted(site.host, 1, clock.now_ns() - 3600 * 10**9)
-    assert await recovered(site) == (State.STOPPED, -1, "timeout after 1m")
+    site.host.under_way[1] = Scripted(site.host, 1, clock.now_ns() - 3601 * 10**9)
+    assert await recovered(site) == (State.STOPPED, -1, "timeout after 1h")
 
 
 async def test_recovered_jobs_hold_slots_and_those_that_wait_keep_their_order(make: Make) -> None:
@@ -774,7 +853,7 @@ def test_whatever_happens_every_job_ends_once_and_slots_are_never_exceeded(
                     case "submit":
                         await site.submit()
                     case "fail":
-                        site.host.failures[len(await site.runner.all()) + 1] = UNSTARTED
+                        site.host.failures[len(await everything(site.store)) + 1] = UNSTARTED
                     case "stop":
                         stops.append(asyncio.create_task(site.runner.stop(str(pick), "stopped by bob")))
                     case "finish" if ids:
@@ -785,7 +864,9 @@ def test_whatever_happens_every_job_ends_once_and_slots_are_never_exceeded(
                         await settled(site)
                         for task in stops:
                             task.cancel()
-                        site.host.found = {job.id: Lost("lost: between servers") for job in await site.store.all()}
+                        site.host.found = {
+                            job.id: Lost("lost: between servers") for job in await everything(site.store)
+                        }
                         site.host.found |= site.host.under_way
                         await site.restart()
                     case "pause":
@@ -798,7 +879,7 @@ def test_whatever_happens_every_job_ends_once_and_slots_are_never_exceeded(
                     await asyncio.sleep(0)
             for stop in await asyncio.gather(*stops, return_exceptions=True):
                 assert isinstance(stop, (Job, JobNotFound, JobNotRunning, asyncio.CancelledError))
-            for stored in await site.runner.all():
+            for stored in await everything(site.store):
                 assert stored.state.final
                 assert stored.reason
                 assert stored.ended_at is not None
@@ -837,3 +918,98 @@ def test_an_id_is_a_plain_decimal_number_or_of_no_job(text: str) -> None:
         return
     assert told == f"job not found: {text}"
     assert not (text.isascii() and text.isdigit() and len(text) <= 18 and (text[0] != "0" or text == "0"))
+
+
+async def test_a_key_gives_the_same_job_running_ended_and_after_a_restart(site: Site) -> None:
+    order = Order("scripted", key="nightly")
+    live = await site.runner.submit(order, "alice", "admin")
+    assert await site.runner.submit(order, "alice", "admin") is live
+    await live.launched.wait()
+    site.host.under_way[1].end(code=3)
+    await site.ended(live)
+    for _ in range(2):
+        again = await site.runner.submit(order, "alice", "admin")
+        assert (again.job.id, again.job.state, again.job.exit_code) == (1, State.FAILED, 3)
+        assert again.launched.is_set()
+        await site.restart()
+    assert site.host.launches == [1]
+
+
+async def test_a_key_that_comes_twice_at_once_is_one_job_and_takes_one_slot(make: Make) -> None:
+    site = make(slots=2, queue=0)
+    order = Order("scripted", key="k")
+    lives = await asyncio.gather(*(site.runner.submit(order, "alice", "admin") for _ in range(2)))
+    assert lives[0] is lives[1]
+    assert len(await everything(site.store)) == 1
+    await site.submit()  # the second slot is free
+
+
+async def test_a_key_belongs_to_its_owner_and_its_order(site: Site) -> None:
+    first = await site.runner.submit(Order("scripted", key="k"), "alice", "admin")
+    other = await site.runner.submit(Order("scripted", key="k"), "bob", "admin")
+    assert {first.job.id, other.job.id} == {1, 2}
+    for changed in (Order("scripted", ("x",), key="k"), Order("scripted", key="k", priority=1)):
+        with pytest.raises(KeyReused, match="key 'k' belongs to job 1, which was ordered otherwise"):
+            await site.runner.submit(changed, "alice", "admin")
+
+
+async def test_who_waits_goes_by_priority_then_by_age_also_after_a_restart(make: Make) -> None:
+    site = make(slots=1)
+    await site.running()
+    for priority in (0, 5, 0, 5, -1):
+        await site.runner.submit(Order("scripted", priority=priority), "alice", "admin")
+
+    def places() -> list[int]:
+        return [site.runner.place(site.live(job_id).job) for job_id in (2, 3, 4, 5, 6)]
+
+    assert places() == [3, 1, 4, 2, 5]
+    await site.restart()
+    assert places() == [3, 1, 4, 2, 5]
+    for done in (1, 3, 5, 2, 4):
+        async with asyncio.timeout(PATIENCE):
+            await site.live(done).launched.wait()
+        site.host.under_way[done].end(code=0)
+    async with asyncio.timeout(PATIENCE):
+        await site.live(6).launched.wait()
+
+
+async def test_a_jobs_own_timeout_is_kept_across_restarts_and_may_be_changed(make: Make) -> None:
+    site = make(timeout=3600)
+    live = await site.runner.submit(Order("scripted", timeout_ms=50_000), "alice", "admin")
+    await live.launched.wait()
+    await site.restart()
+    assert site.live(1).job.timeout_ms == 50_000
+    await site.runner.set_timeout("1", 7_200_000, "bob")  # more than any job can ask for
+    site.host.under_way[1].started_at -= 7201 * 10**9
+    assert (await site.stored(1)).timeout_ms == 7_200_000
+    await site.runner.set_timeout("1", 7_200_000, "bob")  # counted anew, and it is over
+    assert await site.ended(site.live(1)) == (State.STOPPED, -1, "timeout after 2h")
+
+
+@pytest.mark.parametrize(
+    ("order", "fault"),
+    [
+        (Order("x", timeout_ms=3_600_001), r"invalid timeout: 3600001 ms \(allowed 0 to 1h, joblet.jobTimeout\)"),
+        (Order("x", timeout_ms=-1), "invalid timeout: -1 ms"),
+        (Order("x", priority=1001), "invalid priority: 1001"),
+        (Order("x", key="k" * 129), "invalid key: "),
+        (Order("x", key="a\nb"), "invalid key: "),
+    ],
+)
+async def test_what_an_order_may_not_ask_for_is_named(site: Site, order: Order, fault: str) -> None:
+    with pytest.raises(InvalidArgument, match=fault):
+        await site.runner.submit(order, "alice", "admin")
+    assert await everything(site.store) == []
+
+
+async def test_the_timeout_of_an_ended_job_cannot_be_changed(site: Site) -> None:
+    live, job = await site.running()
+    job.end(code=0)
+    await site.ended(live)
+    with pytest.raises(JobNotRunning):
+        await site.runner.set_timeout("1", 1000, "bob")
+    with pytest.raises(JobNotFound):
+        await site.runner.set_timeout("2", 1000, "bob")
+    for wrong in (0, -1, 10**15):
+        with pytest.raises(InvalidArgument):
+            await site.runner.set_timeout("1", wrong, "bob")

@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from joblet.errors import StoreFailed
-from joblet.job import TRANSITIONS, Job, Limits, State
+from joblet.errors import StoreDamaged, StoreFailed, TransitionRefused
+from joblet.job import TRANSITIONS, Job, Limits, Order, State
 from joblet.store import Store
+from joblet.store.schema import newest_schema
 
 LIMITS = Limits(50, 64, 1024)
 MEMORY = "/dev/shm" if os.path.ismount("/dev/shm") else None
@@ -48,8 +49,15 @@ async def store(path: Path) -> AsyncIterator[Store]:
         yield store
 
 
+async def everything(store: Store) -> list[Job]:
+    """All jobs, by id."""
+    return (await store.newest(1_000_000, 2**62))[::-1]
+
+
 async def create(store: Store, state: State = State.INITIALIZING, command: str = "echo", owner: str = "alice") -> Job:
-    return await store.create(command, ["hello world", ""], LIMITS, owner, state, 1_000)
+    job, new = await store.create(Order(command, ("hello world", ""), LIMITS), owner, state, 1_000)
+    assert new
+    return job
 
 
 def sql(path: Path, statement: str) -> list[tuple[object, ...]]:
@@ -62,7 +70,7 @@ async def test_a_new_job_is_as_it_was_given(store: Store) -> None:
     job = await create(store)
     assert job == Job(1, "echo", ("hello world", ""), LIMITS, State.INITIALIZING, "alice", 1_000, started_at=1_000)
     assert await store.get(1) == job
-    assert await store.all() == [job]
+    assert await everything(store) == [job]
 
 
 async def test_a_waiting_job_has_not_started(store: Store) -> None:
@@ -102,7 +110,7 @@ async def test_many_creates_at_once_get_distinct_consecutive_ids(path: Path) -> 
         jobs = await asyncio.gather(*(create(store, command=f"c{index}") for index in range(count)))
         assert [job.id for job in jobs] == list(range(1, count + 1))
     async with opened(path) as store:
-        assert await store.all() == jobs
+        assert await everything(store) == jobs
 
 
 async def test_creates_at_once_share_commits(path: Path, store: Store) -> None:
@@ -120,14 +128,14 @@ async def test_one_bad_change_does_not_fail_its_neighbours(store: Store) -> None
     bad = Limits(2**64, 1, 1)  # beyond SQLite's integers
     results = await asyncio.gather(
         create(store),
-        store.create("bad", [], bad, "alice", State.PENDING, 1),
+        store.create(Order("bad", (), bad), "alice", State.PENDING, 1),
         create(store),
         store.transition(99, State.RUNNING),
         create(store),
         return_exceptions=True,
     )
-    assert [type(result) for result in results] == [Job, StoreFailed, Job, StoreFailed, Job]
-    assert [job.id for job in await store.all()] == [1, 2, 3]
+    assert [type(result) for result in results] == [Job, StoreFailed, Job, TransitionRefused, Job]
+    assert [job.id for job in await everything(store)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("field", ["command", "owner"])
@@ -145,7 +153,7 @@ async def test_a_text_that_cannot_be_stored_fails_its_own_change_only(store: Sto
 def test_any_text_is_given_back_as_it_was(tmp_path: Path, command: str, args: list[str], owner: str, why: str) -> None:
     async def through() -> None:
         async with opened(tmp_path / "any.db") as store:
-            job = await store.create(command, args, LIMITS, owner, State.INITIALIZING, 5)
+            job, _ = await store.create(Order(command, tuple(args), LIMITS), owner, State.INITIALIZING, 5)
             await store.request_stop(job.id, why)
             await store.transition(job.id, State.STOPPED, reason=why, ended_at=6)
             stored = await store.get(job.id)
@@ -207,7 +215,7 @@ async def test_a_database_of_a_newer_joblet_is_refused_and_left_alone(path: Path
     async with opened(path) as store:
         await create(store)
     sql(path, "PRAGMA user_version = 99")
-    with pytest.raises(StoreFailed, match="schema 99, this joblet knows up to 2: use a newer joblet"):
+    with pytest.raises(StoreFailed, match=f"schema 99, this joblet knows up to {newest_schema()}: use a newer joblet"):
         Store(path)
     assert sql(path, "PRAGMA user_version") == [(99,)]
     assert sql(path, "SELECT count(*) FROM jobs") == [(1,)]
@@ -215,8 +223,9 @@ async def test_a_database_of_a_newer_joblet_is_refused_and_left_alone(path: Path
 
 async def test_what_is_no_database_is_refused_by_its_name(path: Path) -> None:
     path.write_bytes(b"not a database at all, but long enough to have a header" * 20)
-    with pytest.raises(StoreFailed, match=r"joblet\.db: file is not a database"):
+    with pytest.raises(StoreDamaged, match=r"joblet\.db is damaged \(file is not a database\); .*joblet restore"):
         Store(path)
+    assert path.read_bytes().startswith(b"not a database")
 
 
 async def test_a_directory_that_is_absent_is_told(tmp_path: Path) -> None:
@@ -231,7 +240,7 @@ async def test_a_change_goes_on_when_who_asked_for_it_goes_away(store: Store) ->
     with pytest.raises(asyncio.CancelledError):
         await asking
     assert (await create(store)).id == 2
-    assert len(await store.all()) == 2
+    assert len(await everything(store)) == 2
 
 
 async def test_changes_under_way_are_committed_by_close(path: Path) -> None:
@@ -243,7 +252,7 @@ async def test_changes_under_way_are_committed_by_close(path: Path) -> None:
     assert sql(path, "SELECT count(*) FROM jobs") == [(50,)]
 
 
-@pytest.mark.parametrize("ask", [create, Store.all], ids=["change", "query"])
+@pytest.mark.parametrize("ask", [create, everything], ids=["change", "query"])
 async def test_a_closed_store_fails_what_it_is_asked(path: Path, ask: Callable[[Store], object]) -> None:
     store = Store(path)
     await store.close()
@@ -264,7 +273,7 @@ async def test_a_failing_disk_fails_the_change_and_not_the_next(path: Path, stor
 async def test_a_query_that_fails_is_told(path: Path, store: Store) -> None:
     sql(path, "ALTER TABLE jobs RENAME TO other")
     with pytest.raises(StoreFailed, match="no such table"):
-        await store.all()
+        await everything(store)
 
 
 class StoreAgainstModel(RuleBasedStateMachine):
@@ -316,7 +325,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
     @invariant()
     def the_store_holds_what_the_model_holds(self) -> None:
-        jobs = {job.id: job for job in self.loop.run_until_complete(self.store.all())}
+        jobs = {job.id: job for job in self.loop.run_until_complete(everything(self.store))}
         assert {job_id: job.state for job_id, job in jobs.items()} == self.states
         for job_id, ending in self.endings.items():
             assert jobs[job_id] == ending, "a final state changed"
@@ -324,3 +333,10 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
 TestStoreAgainstModel = StoreAgainstModel.TestCase
 TestStoreAgainstModel.settings = settings(max_examples=25, stateful_step_count=12, deadline=None)
+
+
+async def test_ids_that_no_job_has_are_told(store: Store) -> None:
+    made = [await create(store) for _ in range(3)]
+    assert [job.id for job in made] == [1, 2, 3]
+    assert await store.unknown([7, 2, 0, 5]) == [0, 5, 7]
+    assert await store.unknown([]) == []

@@ -30,7 +30,7 @@ from joblet.client.errors import (
     Unavailable,
     Unimplemented,
 )
-from joblet.client.jobs import JobInfo, Receipt, StopResult
+from joblet.client.jobs import JobInfo, JobList, Receipt, StopResult
 
 __all__ = [
     "CallError",
@@ -46,6 +46,7 @@ __all__ = [
     "InvalidArgument",
     "Job",
     "JobInfo",
+    "JobList",
     "JobletError",
     "NotFound",
     "PermissionDenied",

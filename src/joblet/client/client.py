@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
@@ -12,13 +14,15 @@ from typing import Self, TypeVar, cast
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from joblet.client._channel import JobletChannel
+from joblet.client._patience import Patience
 from joblet.client.config import ClientConfig
-from joblet.client.errors import DeadlineExceeded, InvalidArgument, from_status
-from joblet.client.jobs import JobInfo, StopResult, info_of
+from joblet.client.errors import DeadlineExceeded, InvalidArgument, JobletError, from_status
+from joblet.client.jobs import JobInfo, JobList, StopResult, info_of
 from joblet.proto import joblet as pb
 
 T = TypeVar("T")
 _INT32 = range(-(2**31), 2**31)
+_INT64 = range(-(2**63), 2**63)
 
 
 class Client:
@@ -78,13 +82,23 @@ class Client:
         max_processes: int = 0,
         max_open_files: int = 0,
         max_disk: int = 0,
+        run_timeout: float = 0,
+        priority: int = 0,
+        key: str = "",
+        retry: bool = False,
         wait_for_start: bool = False,
     ) -> Job:
         """Create a job and return it as soon as the server has it safe, or with `wait_for_start` has exec'd it.
 
         Limits are percent of one core, MB of memory, bytes per second of disk I/O, cores such as `0-3,5`, processes,
-        open files of each, and MB in the work directory; 0 or empty means the server's default.
+        open files of each, and MB in the work directory; 0 or empty means the server's default. The command may run for
+        `run_timeout` seconds. Who waits for a slot goes before those of a lower `priority`.
+
+        With a `key` the same order gives the same job, however often it is sent, so that the call is repeated for
+        `config.patience` seconds when the connection is lost; `retry` is the same with a key that nobody else has.
+        Without a key, whether there is a job after a ConnectionLost is not known.
         """
+        key = key or (secrets.token_hex(16) if retry else "")
         for name, limit in (
             ("maxCPU", max_cpu),
             ("maxMemory", max_memory),
@@ -92,10 +106,11 @@ class Client:
             ("maxProcesses", max_processes),
             ("maxOpenFiles", max_open_files),
             ("maxDisk", max_disk),
+            ("priority", priority),
         ):
             if limit not in _INT32:
                 raise InvalidArgument(f"invalid {name}: {limit} is not a 32-bit number")
-        for text in (command, *args, cpu_cores):
+        for text in (command, *args, cpu_cores, key):
             if any("\ud800" <= character <= "\udfff" for character in text):
                 raise InvalidArgument(f"invalid command: {text!r} is not UTF-8 text")
         request = pb.RunJobReq(
@@ -108,20 +123,59 @@ class Client:
             max_processes=max_processes,
             max_open_files=max_open_files,
             max_disk=max_disk,
+            timeout_ms=_milliseconds(run_timeout),
+            priority=priority,
+            key=key,
             wait_for_start=wait_for_start,
         )
-        answer = await self._call(self._stub.run_job(request, timeout=None if wait_for_start else self.config.timeout))
-        return Job(self, info_of(answer))
+        timeout = None if wait_for_start else self.config.timeout
+        patience = Patience(self.config.patience if key else 0)
+        while True:
+            try:
+                return Job(self, info_of(await self._call(self._stub.run_job(request, timeout=timeout))))
+            except JobletError as error:
+                await self._wait(patience, error)
 
     async def status(self, job_id: str) -> JobInfo:
         """What the server knows of a job."""
         request = pb.GetJobStatusReq(id=job_id)
         return info_of(await self._call(self._stub.get_job_status(request, timeout=self.config.timeout)))
 
-    async def list(self) -> list[JobInfo]:
-        """All jobs."""
-        answer = await self._call(self._stub.list_jobs(timeout=self.config.timeout))
-        return [info_of(job) for job in answer.jobs]
+    async def list(self, *, limit: int = 0, before: str = "") -> JobList:
+        """The newest jobs, by id: as many as fit into one answer, or at most `limit`; with `before` only older ones."""
+        request = pb.EmptyRequest(page_size=limit, before=before)
+        answer = await self._call(self._stub.list_jobs(request, timeout=self.config.timeout))
+        return JobList([info_of(job) for job in answer.jobs], more=answer.more)
+
+    async def list_all(self, *, before: str = "") -> AsyncGenerator[JobInfo]:
+        """Every job, newest first, in as many calls as it takes; with `before` only older ones."""
+        more = True
+        while more:
+            page = await self.list(before=before)
+            for job in reversed(page):
+                yield job
+            more = page.more
+            before = page[0].id if page else before
+
+    async def set_timeout(self, job_id: str, seconds: float) -> JobInfo:
+        """Change how many seconds a job may run, counted from the start of its command.
+
+        Raises FailedPrecondition when it has ended.
+        """
+        request = pb.SetJobTimeoutReq(id=job_id, timeout_ms=_milliseconds(seconds))
+        return info_of(await self._call(self._stub.set_job_timeout(request, timeout=self.config.timeout)))
+
+    async def delete(self, job_id: str) -> None:
+        """Remove an ended job and its log, which takes as long as its files do.
+
+        Raises FailedPrecondition when it has not ended.
+        """
+        await self._call(self._jobs_stub.delete_job(pb.DeleteJobReq(id=job_id)))
+
+    async def delete_all(self) -> tuple[int, int]:
+        """Remove all ended jobs and their logs: how many are gone, and how many have not ended."""
+        answer = await self._call(self._jobs_stub.delete_all_jobs(pb.DeleteAllJobsReq()))
+        return answer.deleted_count, answer.skipped_count
 
     async def stop(self, job_id: str) -> StopResult:
         """Stop a job: SIGTERM, then SIGKILL. Returns when it has ended, which takes as long as the server grants it.
@@ -131,12 +185,35 @@ class Client:
         answer = await self._call(self._stub.stop_job(pb.StopJobReq(id=job_id)))
         return StopResult(answer.id, answer.status, answer.end_time, answer.exit_code)
 
-    async def logs(self, job_id: str, *, follow: bool = True, offset: int = 0) -> AsyncIterator[bytes]:
+    async def logs(
+        self, job_id: str, *, follow: bool = True, offset: int = 0, reconnect: bool = False
+    ) -> AsyncIterator[bytes]:
         """The job's output (stdout and stderr merged) from byte `offset`, in order and complete.
 
-        Ends when the job has ended, or without `follow` after what there is now. A consumer that is slow slows the
-        stream; at most STREAM_WINDOW bytes wait here. Use contextlib.aclosing to leave early and at once.
+        Ends when the job has ended, or without `follow` after what there is now. With `reconnect` it goes on when the
+        server is restarted meanwhile, each byte once; raises ConnectionLost when the server stays away for
+        `config.patience` seconds. A consumer that is slow slows the stream; at most STREAM_WINDOW bytes wait here. Use
+        contextlib.aclosing to leave early and at once.
         """
+        patience = Patience(self.config.patience if reconnect else 0)
+        lost = False
+        while True:
+            try:
+                if lost:  # a job that is silent does not show whether the server is there again, and still has it
+                    await self.status(job_id)
+                    patience.renew()
+                async with aclosing(self._chunks(job_id, follow, offset)) as chunks:
+                    async for chunk in chunks:
+                        patience.renew()
+                        offset += len(chunk)
+                        yield chunk
+            except JobletError as error:
+                await self._wait(patience, error)
+                lost = True
+            else:
+                return
+
+    async def _chunks(self, job_id: str, follow: bool, offset: int) -> AsyncGenerator[bytes]:
         request = pb.GetJobLogsReq(id=job_id, no_follow=not follow, offset=offset)
         stub = self._stub
         with self._errors():
@@ -150,6 +227,17 @@ class Client:
             raise RuntimeError("the client is not open: use `async with`")
         return pb.JobletServiceStub(self._channel)
 
+    @property
+    def _jobs_stub(self) -> pb.JobServiceStub:
+        if self._channel is None:
+            raise RuntimeError("the client is not open: use `async with`")
+        return pb.JobServiceStub(self._channel)
+
+    async def _wait(self, patience: Patience, error: JobletError) -> None:
+        if self._channel is None:  # closed by its owner, during the call
+            raise error
+        await patience.wait(error)
+
     async def _call(self, call: Awaitable[T]) -> T:
         with self._errors():
             return await call
@@ -162,11 +250,31 @@ class Client:
         except GRPCError as error:
             raise from_status(error.status, error.message) from error
         except TimeoutError as error:
+            _settle_cancellation(error)
             raise DeadlineExceeded(f"no answer from {self.config.server} within {self.config.timeout:g} s") from error
         except StreamTerminatedError as error:
+            _settle_cancellation(error)
             if channel is None:
                 raise
             raise channel.explain(error) from error
+
+
+def _settle_cancellation(error: Exception) -> None:
+    """Take back the cancellation by which grpclib interrupts a call that has ended; it does not do so itself.
+
+    Until then the task counts as being cancelled, and the next Ctrl-C as the second. Raises CancelledError when
+    somebody else has cancelled the task too.
+    """
+    task = asyncio.current_task()
+    if isinstance(error.__context__, asyncio.CancelledError) and task is not None and task.uncancel():
+        raise asyncio.CancelledError from error
+
+
+def _milliseconds(seconds: float) -> int:
+    milliseconds = round(seconds * 1000)
+    if milliseconds not in _INT64:
+        raise InvalidArgument(f"invalid timeout: {seconds} s is beyond all bounds")
+    return milliseconds
 
 
 @dataclass(frozen=True)
@@ -190,6 +298,6 @@ class Job:
         """Stop it; see Client.stop."""
         return await self.client.stop(self.id)
 
-    def logs(self, *, follow: bool = True, offset: int = 0) -> AsyncIterator[bytes]:
+    def logs(self, *, follow: bool = True, offset: int = 0, reconnect: bool = False) -> AsyncIterator[bytes]:
         """Its output; see Client.logs."""
-        return self.client.logs(self.id, follow=follow, offset=offset)
+        return self.client.logs(self.id, follow=follow, offset=offset, reconnect=reconnect)

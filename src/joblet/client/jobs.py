@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 
 from joblet.proto import joblet as pb
@@ -61,6 +62,11 @@ class JobInfo:
     """of each process"""
     max_disk: int = 0
     """MB in the work directory, 0 is unlimited"""
+    timeout_ms: int = 0
+    """milliseconds that its command may run"""
+    priority: int = 0
+    key: str = ""
+    """the client's own name for the order"""
     receipt: Receipt | None = None
     """in the answer to `status`, once the command has ended"""
     scheduled_time: str = ""
@@ -73,6 +79,14 @@ class JobInfo:
     def ended(self) -> bool:
         """Whether the status is final."""
         return self.status in ENDED
+
+
+class JobList(list[JobInfo]):
+    """Jobs by id. `more`: there are older ones."""
+
+    def __init__(self, jobs: Iterable[JobInfo] = (), *, more: bool = False) -> None:
+        super().__init__(jobs)
+        self.more = more
 
 
 @dataclass(frozen=True)
@@ -103,6 +117,9 @@ def info_of(message: pb.RunJobRes | pb.GetJobStatusRes | pb.Job) -> JobInfo:
         max_processes=message.max_processes,
         max_open_files=message.max_open_files,
         max_disk=message.max_disk,
+        timeout_ms=message.timeout_ms,
+        priority=message.priority,
+        key=message.key,
     )
     if isinstance(message, pb.GetJobStatusRes) and message.receipt is not None:
         return replace(info, receipt=_receipt_of(message.receipt))

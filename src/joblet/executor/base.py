@@ -59,6 +59,9 @@ class Running(Protocol):
     started_at: int
     """when the command was exec'd, nanoseconds since the epoch"""
 
+    def elapsed(self) -> float:
+        """Seconds since its command was exec'd, by a clock that nobody sets."""
+
     async def wait(self) -> Exit | Lost:
         """Wait until the job and its monitor have ended and nothing of them is left."""
 
@@ -68,6 +71,9 @@ class Running(Protocol):
 
 class Executor(Protocol):
     """A place where jobs run."""
+
+    epoch: str
+    """names this life of the machine: what was launched in an earlier one runs no more"""
 
     async def probe(self) -> None:
         """Raise HostUnable when a job cannot be isolated and limited here."""
@@ -83,3 +89,9 @@ class Executor(Protocol):
 
     def log_path(self, job_id: int) -> Path:
         """The file that holds the job's raw output. It may not exist yet."""
+
+    async def disk_bytes(self, job_id: int) -> int:
+        """What an ended job takes of the disk: its log and its work directory."""
+
+    async def remove(self, job_id: int) -> None:
+        """Remove all that is left of an ended job. What is gone already is no error; raises OSError for what stays."""

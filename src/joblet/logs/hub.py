@@ -8,7 +8,9 @@ nobody is slowed by another, and memory stays bounded. Jobs that nobody follows 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from joblet.errors import ShuttingDown
@@ -39,11 +41,12 @@ class Chunk:
 
 
 class LogHub:
-    """The mutable state is the tails: one for each job that has followers which have caught up."""
+    """The mutable state is the tails, one for each job with followers that have caught up, and the count of readers."""
 
     def __init__(self) -> None:
         self._inotify = Inotify()
         self._tails: dict[int, _Tail] = {}
+        self._readers: Counter[int] = Counter()
         self._closed = asyncio.Event()
 
     async def follow(self, job_id: int, path: Path, offset: int, ended: asyncio.Event) -> AsyncGenerator[Chunk]:
@@ -55,7 +58,7 @@ class LogHub:
             log = LogFile(path)
         except FileNotFoundError:  # it ended before it could write
             return
-        with log:
+        with log, self._reading(job_id):
             cursor = offset
             while True:
                 self._check_open()
@@ -76,18 +79,32 @@ class LogHub:
                     finally:
                         self._detach(job_id, queue)
 
-    async def read(self, path: Path, offset: int) -> AsyncGenerator[Chunk]:
+    async def read(self, job_id: int, path: Path, offset: int) -> AsyncGenerator[Chunk]:
         """What is in the log at `path` now, from byte `offset` on."""
         try:
             log = LogFile(path)
         except FileNotFoundError:
             return
-        with log:
+        with log, self._reading(job_id):
             while payload := await log.read(offset):
                 self._check_open()
                 chunk = Chunk(offset, payload)
                 offset = chunk.end
                 yield chunk
+
+    def is_read(self, job_id: int) -> bool:
+        """Whether somebody reads or follows the job's log now."""
+        return self._readers[job_id] > 0
+
+    @contextmanager
+    def _reading(self, job_id: int) -> Iterator[None]:
+        self._readers[job_id] += 1
+        try:
+            yield
+        finally:
+            self._readers[job_id] -= 1
+            if not self._readers[job_id]:
+                del self._readers[job_id]
 
     async def until(self, event: asyncio.Event) -> None:
         """Wait for something that comes before a job's log. Raises ShuttingDown when the hub is closed before it."""

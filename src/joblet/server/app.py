@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
-import secrets
 import signal
 import socket
 import ssl
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import uvloop
@@ -29,24 +26,25 @@ from joblet.errors import HostUnable, StoreFailed
 from joblet.executor.local import LocalExecutor
 from joblet.log import fields
 from joblet.logs import LogHub
+from joblet.retention import Janitor
 from joblet.runner import Runner
 from joblet.server.descriptors import Descriptors
 from joblet.server.jobs import JobletService, JobService
+from joblet.server.listener import Listener, most_connections, raise_descriptor_limit
 from joblet.server.rpc import Codec, Gate
-from joblet.server.settings import executor_settings, policy
+from joblet.server.settings import executor_settings, policy, retention
+from joblet.server.state import StartError, database, hold, instance, settle_strangers
 from joblet.server.tls import server_context
 from joblet.store import Store
 
 log = logging.getLogger(__name__)
 
 _DRAIN_SECONDS = 5.0
+_STOCK_MESSAGE = 4 << 20
+"""bytes that a client of stock gRPC takes in one message"""
 _STREAM_WINDOW = 1 << 20
 _CONNECTION_WINDOW = 4 << 20
 """bytes a client may send ahead of us; bounds the memory one can take"""
-
-
-class StartError(Exception):
-    """The server cannot start; the message says why."""
 
 
 def serve(config_path: Path) -> int:
@@ -72,23 +70,29 @@ def serve(config_path: Path) -> int:
 async def _serve(settings: Config, config_path: Path) -> None:
     base = config_path.parent
     tls = server_context(settings.security, base)
+    descriptors = raise_descriptor_limit()
     stop = _stop_signals()
     async with contextlib.AsyncExitStack() as stack:
-        state_dir = stack.enter_context(_state_dir(settings.state_dir(base)))
-        store = Store(state_dir / "joblet.db")
+        state_dir = stack.enter_context(hold(settings.state_dir(base)))
+        store = Store(database(state_dir))
         stack.push_async_callback(store.close)
         hub = LogHub()
-        executor = LocalExecutor(executor_settings(settings, config_path, state_dir), _instance(state_dir))
+        executor = LocalExecutor(executor_settings(settings, config_path, state_dir), instance(state_dir))
         stack.callback(executor.close)
         admission = Admission(settings.joblet.maxConcurrentJobs, settings.joblet.maxQueuedJobs)
         runner = Runner(store, executor, admission, hub, policy(settings))
+        await settle_strangers(store, executor)
         await runner.recover()
         await executor.clean_leftovers(runner.live_names())
         await runner.probe()
         stack.push_async_callback(runner.close)
-        server = _grpc_server(settings, [JobletService(runner, executor, hub), JobService()])
+        janitor = Janitor(store, executor, hub, retention(settings))
+        stack.push_async_callback(janitor.close)
+        runner.on_end = janitor.on_end
+        most = min(settings.grpc.maxSendMsgSize, _STOCK_MESSAGE)
+        server = _grpc_server(settings, [JobletService(runner, executor, hub, most), JobService(janitor)])
         gate = Gate(server, settings.grpc.maxRecvMsgSize)
-        address = await _listen(server, settings, tls)
+        address = _listen(server, settings, tls, descriptors)
         log.info(
             "server accepting connections",
             extra=fields(address=address[0], port=address[1], version=__version__, stateDir=str(state_dir)),
@@ -121,35 +125,6 @@ def _stop_signals() -> asyncio.Event:
     return stop
 
 
-@contextlib.contextmanager
-def _state_dir(path: Path) -> Iterator[Path]:
-    """The state directory, made if absent, and held against a second server."""
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = path.resolve()
-        lock = os.open(path / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StartError(f"state directory {path}: {error.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield path
-    except BlockingIOError:
-        raise StartError(f"state directory {path} is in use by another joblet server") from None
-    finally:
-        os.close(lock)
-
-
-def _instance(state_dir: Path) -> str:
-    """The name that tells this state directory's control groups from another's; made once."""
-    path = state_dir / "instance"
-    with contextlib.suppress(FileNotFoundError):
-        if name := path.read_text(encoding="ascii").strip():
-            return name
-    name = secrets.token_hex(4)
-    path.write_text(name + "\n", encoding="ascii")
-    return name
-
-
 def _grpc_server(settings: Config, services: list[JobletService | JobService]) -> Server:
     descriptors = Descriptors()
     return Server(
@@ -157,24 +132,27 @@ def _grpc_server(settings: Config, services: list[JobletService | JobService]) -
         codec=Codec(descriptors, settings.grpc.maxSendMsgSize),
         config=Configuration(
             _keepalive_time=settings.grpc.keepAliveTime,
-            _keepalive_permit_without_calls=True,
-            _http2_max_pings_without_data=0,
-            _http2_min_sent_ping_interval_without_data=settings.grpc.keepAliveTime,
             http2_connection_window_size=_CONNECTION_WINDOW,
             http2_stream_window_size=_STREAM_WINDOW,
         ),
     )
 
 
-async def _listen(server: Server, settings: Config, tls: ssl.SSLContext) -> tuple[str, int]:
+def _listen(server: Server, settings: Config, tls: ssl.SSLContext, descriptors: int) -> tuple[str, int]:
     host, port = settings.server.address, settings.server.port
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.create_server((host, port), family=family, backlog=1024)
+        listening = socket.create_server((host, port), family=family, backlog=4096)
     except OSError as error:
         raise StartError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
-    listening.setblocking(False)
-    await server.start(sock=listening, ssl=tls, backlog=1024)
+    wanted = settings.grpc.maxConnections
+    most = most_connections(wanted, descriptors, settings.joblet.maxConcurrentJobs)
+    if most < wanted:
+        log.warning(
+            "the limit of open files allows fewer connections than grpc.maxConnections",
+            extra=fields(connections=most, maxConnections=wanted, openFiles=descriptors),
+        )
+    Listener(server, listening, tls, most).start()
     name = listening.getsockname()
     return name[0], name[1]
 

@@ -10,7 +10,7 @@ from typing import Any
 from joblet.errors import PermissionDenied, Unauthenticated
 
 _READ = frozenset({"get_job", "list_jobs", "get_job_logs", "get_workflow", "list_workflows", "health", "reflection"})
-_WRITE = frozenset({"run_job", "stop_job", "run_workflow"})
+_WRITE = frozenset({"run_job", "stop_job", "set_job_timeout", "delete_job", "delete_all_jobs", "run_workflow"})
 
 ROLES: Mapping[str, frozenset[str]] = {"admin": _READ | _WRITE, "viewer": _READ}
 """The operations of each role. What is not here is denied."""
@@ -19,12 +19,15 @@ OPERATIONS: Mapping[str, str] = {
     "/joblet.JobletService/RunJob": "run_job",
     "/joblet.JobletService/GetJobStatus": "get_job",
     "/joblet.JobletService/StopJob": "stop_job",
+    "/joblet.JobletService/SetJobTimeout": "set_job_timeout",
     "/joblet.JobletService/ListJobs": "list_jobs",
     "/joblet.JobletService/GetJobLogs": "get_job_logs",
     "/joblet.JobService/RunWorkflow": "run_workflow",
     "/joblet.JobService/GetWorkflowStatus": "get_workflow",
     "/joblet.JobService/ListWorkflows": "list_workflows",
     "/joblet.JobService/GetWorkflowJobs": "get_workflow",
+    "/joblet.JobService/DeleteJob": "delete_job",
+    "/joblet.JobService/DeleteAllJobs": "delete_all_jobs",
     "/grpc.health.v1.Health/Check": "health",
     "/grpc.health.v1.Health/Watch": "health",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": "reflection",

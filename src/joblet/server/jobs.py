@@ -11,22 +11,31 @@ from grpclib.server import Stream
 from joblet.clock import rfc3339
 from joblet.errors import InvalidArgument
 from joblet.executor.base import Executor
-from joblet.job import Job, Limits, Receipt, State
+from joblet.job import Job, Limits, Order, Receipt, State
 from joblet.logs import LogHub
 from joblet.logs.hub import Chunk
 from joblet.proto import joblet as pb
-from joblet.runner import Runner
+from joblet.retention import Janitor
+from joblet.runner import Runner, parse_id
 from joblet.server.auth import caller
+from joblet.server.descriptors import Descriptors
+from joblet.server.page import JobEncoder, Page
 from joblet.server.rpc import Encoded
+
+_BATCH = 200
+"""jobs of a list encoded in one turn of the loop"""
 
 
 class JobletService(pb.JobletServiceBase):
     """The five rpcs of API.md."""
 
-    def __init__(self, runner: Runner, executor: Executor, hub: LogHub) -> None:
+    def __init__(self, runner: Runner, executor: Executor, hub: LogHub, max_message: int) -> None:
+        """`max_message` is the size in bytes that no answer may exceed."""
         self._runner = runner
         self._executor = executor
         self._hub = hub
+        self._max_message = max_message
+        self._encoder = JobEncoder(Descriptors())
 
     async def _call_rpc_handler_server_stream(
         self, handler: Callable[[Any], AsyncGenerator[Any]], stream: Stream[Any, Any], request: Any
@@ -37,7 +46,7 @@ class JobletService(pb.JobletServiceBase):
                 await stream.send_message(response)
 
     async def run_job(self, message: pb.RunJobReq) -> pb.RunJobRes:
-        asked = Limits(
+        limits = Limits(
             message.max_cpu,
             message.max_memory,
             message.max_iobps,
@@ -46,22 +55,37 @@ class JobletService(pb.JobletServiceBase):
             message.max_disk,
             message.cpu_cores,
         )
+        args = tuple(message.args)
+        order = Order(message.command, args, limits, message.timeout_ms, message.priority, message.key)
         client = caller.get()
-        live = await self._runner.submit(message.command, message.args, asked, client.name, client.role)
+        live = await self._runner.submit(order, client.name, client.role)
         if message.wait_for_start:
             await live.launched.wait()
         return pb.RunJobRes(**self._fields(live.job))
 
     async def get_job_status(self, message: pb.GetJobStatusReq) -> pb.GetJobStatusRes:
-        job = await self._runner.get(message.id)
-        return pb.GetJobStatusRes(**self._fields(job), receipt=_receipt(job.receipt))
+        return self._status(await self._runner.get(message.id))
 
     async def stop_job(self, message: pb.StopJobReq) -> pb.StopJobRes:
         job = await self._runner.stop(message.id, f"stopped by {caller.get().name}")
         return pb.StopJobRes(id=str(job.id), status=job.state, end_time=rfc3339(job.ended_at), exit_code=job.exit_code)
 
+    async def set_job_timeout(self, message: pb.SetJobTimeoutReq) -> pb.GetJobStatusRes:
+        return self._status(await self._runner.set_timeout(message.id, message.timeout_ms, caller.get().name))
+
     async def list_jobs(self, message: pb.EmptyRequest) -> pb.Jobs:
-        return pb.Jobs(jobs=[pb.Job(**self._fields(job)) for job in await self._runner.all()])
+        """The newest jobs that fit into a message, the oldest of them first as in API.md."""
+        if message.page_size < 0:
+            raise InvalidArgument(f"invalid pageSize: {message.page_size} (allowed 0 and above)")
+        before = parse_id(message.before) if message.before else 2**63 - 1
+        wanted = message.page_size or 2**63 - 1
+        page = Page(self._max_message)
+        while jobs := await self._runner.newest(min(wanted - len(page) + 1, _BATCH), before):
+            for job in jobs:
+                if len(page) == wanted or not page.add(self._encoder.encode(self._fields(job))):
+                    return cast(pb.Jobs, page.message(more=True))
+            before = jobs[-1].id
+        return cast(pb.Jobs, page.message(more=False))
 
     async def get_job_logs(self, message: pb.GetJobLogsReq) -> AsyncGenerator[pb.DataChunk]:
         if message.offset >= 2**63:
@@ -78,13 +102,16 @@ class JobletService(pb.JobletServiceBase):
         path = self._executor.log_path(job.id)
         live = self._runner.find(message.id)
         if live is None or message.no_follow:
-            source = self._hub.read(path, message.offset)
+            source = self._hub.read(job.id, path, message.offset)
         else:
             await self._hub.until(live.launched)
             source = self._hub.follow(job.id, path, message.offset, live.ended)
         async with aclosing(source):
             async for chunk in source:
                 yield chunk
+
+    def _status(self, job: Job) -> pb.GetJobStatusRes:
+        return pb.GetJobStatusRes(**self._fields(job), receipt=_receipt(job.receipt))
 
     def _fields(self, job: Job) -> dict[str, Any]:
         """What RunJobRes, GetJobStatusRes and Job have in common."""
@@ -99,6 +126,9 @@ class JobletService(pb.JobletServiceBase):
             "max_open_files": job.limits.max_open_files,
             "max_disk": job.limits.max_disk,
             "cpu_cores": job.limits.cpu_cores,
+            "timeout_ms": job.timeout_ms,
+            "priority": job.priority,
+            "key": job.key,
             "status": job.state,
             "start_time": rfc3339(job.started_at),
             "end_time": rfc3339(job.ended_at),
@@ -128,4 +158,16 @@ def _receipt(receipt: Receipt | None) -> pb.Receipt | None:
 
 
 class JobService(pb.JobServiceBase):
-    """Workflows: the rpcs answer UNIMPLEMENTED until there is an engine behind them."""
+    """Removal of jobs. Workflows: the rpcs answer UNIMPLEMENTED until there is an engine behind them."""
+
+    def __init__(self, janitor: Janitor) -> None:
+        self._janitor = janitor
+
+    async def delete_job(self, message: pb.DeleteJobReq) -> pb.DeleteJobRes:
+        await self._janitor.delete(message.id)
+        return pb.DeleteJobRes(id=message.id, success=True, message=f"job deleted: {message.id}")
+
+    async def delete_all_jobs(self, message: pb.DeleteAllJobsReq) -> pb.DeleteAllJobsRes:
+        deleted, skipped = await self._janitor.delete_all()
+        text = f"{deleted} jobs deleted, {skipped} have not ended"
+        return pb.DeleteAllJobsRes(success=True, message=text, deleted_count=deleted, skipped_count=skipped)

@@ -8,7 +8,8 @@ from pathlib import Path
 from joblet import config, job
 from joblet.config import Config, ConfigError
 from joblet.executor.local import Settings, View, ceiling
-from joblet.runner import Policy
+from joblet.job import Policy
+from joblet.retention import Retention
 
 
 def executor_settings(settings: Config, config_path: Path, state_dir: Path) -> Settings:
@@ -36,6 +37,12 @@ def _view(section: config.IsolationSection) -> View:
 def _never_masked() -> set[Path]:
     """Directories that jobs need; keys that lie in one are protected by their mode alone."""
     return {Path(name).resolve() for name in ("/", "/etc", "/usr", "/usr/lib", "/usr/bin", "/usr/local", "/usr/share")}
+
+
+def retention(settings: Config) -> Retention:
+    """How much of what has ended is kept."""
+    section = settings.retention
+    return Retention(section.maxAge, section.maxJobs, section.maxSize << 20)
 
 
 def policy(settings: Config) -> Policy:

@@ -8,6 +8,18 @@ from importlib import resources
 from joblet.errors import StoreFailed
 
 
+def check(connection: sqlite3.Connection) -> None:
+    """Raise sqlite3.DatabaseError when the file's pages do not hang together."""
+    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise sqlite3.DatabaseError(found)
+
+
+def is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether the file itself is at fault, not the disk or who holds it."""
+    return not isinstance(error, sqlite3.OperationalError)
+
+
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the database to the newest schema. Raises StoreFailed when it is newer than this program knows."""
     steps = _steps()
@@ -16,6 +28,11 @@ def migrate(connection: sqlite3.Connection) -> None:
         raise StoreFailed(f"the database has schema {have}, this joblet knows up to {len(steps)}: use a newer joblet")
     for number, script in enumerate(steps[have:], start=have + 1):
         connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+
+
+def newest_schema() -> int:
+    """The schema that this program writes."""
+    return len(_steps())
 
 
 def _steps() -> list[str]:

@@ -7,6 +7,7 @@ the next one, so that many jobs cost one fsync.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import queue
@@ -16,21 +17,17 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from joblet.errors import StoreFailed
-from joblet.job import Job, Limits, Receipt, State, sources
-from joblet.store.schema import migrate
+from joblet.errors import StoreDamaged, StoreFailed, TransitionRefused
+from joblet.job import Job, Order, Receipt, State, sources
+from joblet.store.rows import COLUMNS, columns_of, job_of
+from joblet.store.schema import check, is_damage, migrate
 
-T = TypeVar("T")
-
-_COLUMNS = (
-    "id, command, args, max_cpu, max_memory, max_iobps, state, owner, "
-    "created_at, started_at, exec_at, ended_at, exit_code, reason, stop_reason, "
-    "max_processes, max_open_files, max_disk, cpu_cores, receipt"
-)
 _BATCH = 256
 """changes in one commit at most; bounds the time the first of them waits"""
+_ENDED = "ended_at IS NOT NULL AND deleted = 0"
+"""as the index jobs_ended has it"""
 
 
 class Store:
@@ -43,10 +40,11 @@ class Store:
         self._closed = False
         try:
             self._write = _connect(path)
+            check(self._write)
             migrate(self._write)
             self._read = _connect(path)
-        except sqlite3.Error as error:
-            raise StoreFailed(f"{path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise StoreDamaged(path, str(error)) if is_damage(error) else StoreFailed(f"{path}: {error}") from error
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
         self._writer = threading.Thread(target=self._commit_batches, name="store-writer")
         self._writer.start()
@@ -60,72 +58,143 @@ class Store:
         self._read.close()
         self._write.close()
 
-    async def create(
-        self, command: str, args: Iterable[str], limits: Limits, owner: str, state: State, now: int
-    ) -> Job:
-        """Record a new job in `state` (PENDING or INITIALIZING) and return it with its id."""
-        started_at = now if state is State.INITIALIZING else None
-        values = (
-            command, json.dumps(list(args)), limits.max_cpu, limits.max_memory, limits.max_iobps,
-            limits.max_processes, limits.max_open_files, limits.max_disk, limits.cpu_cores,
-            state, owner, now, started_at,
-        )  # fmt: skip
+    async def create(self, order: Order, owner: str, state: State, now: int, epoch: str = "") -> tuple[Job, bool]:
+        """Record a new job in `state` (PENDING or INITIALIZING): the job with its id, and whether it is new.
+
+        It is not when the owner has a job with the order's key already; that is the one, and nothing has changed.
+        """
+        columns = columns_of(order, owner, state, now, epoch)
+        marks = ", ".join("?" * len(columns))
         sql = (
-            "INSERT INTO jobs (command, args, max_cpu, max_memory, max_iobps, max_processes, max_open_files, max_disk, "
-            f"cpu_cores, state, owner, created_at, started_at) VALUES ({', '.join('?' * len(values))}) "
-            f"RETURNING {_COLUMNS}"
+            f"INSERT INTO jobs ({', '.join(columns)}) VALUES ({marks}) "
+            "ON CONFLICT (owner, client_key) WHERE client_key != '' AND deleted = 0 DO NOTHING "
+            f"RETURNING {COLUMNS}"
         )
-        return _job(await self._change(sql, values))
+        row = await self._change(sql, tuple(columns.values()))
+        if row is not None:
+            return job_of(row), True
+        present = await self.find(owner, order.key)
+        if present is None:
+            raise StoreFailed(f"the job with key {order.key!r} has just been deleted")
+        return present, False
 
     async def transition(
         self, job_id: int, target: State, *, receipt: Receipt | None = None, **columns: int | str | None
     ) -> Job:
         """Move a job to `target`, setting `columns` with it, and return it as it is now.
 
-        Raises StoreFailed when the state machine does not allow the move: a final state stays.
+        Raises TransitionRefused when the state machine does not allow the move: a final state stays.
         """
         allowed = sources(target)
         if receipt is not None:
             columns["receipt"] = json.dumps(dataclasses.asdict(receipt))
         assignments = "".join(f", {name} = ?" for name in columns)
         marks = ", ".join("?" * len(allowed))
-        sql = f"UPDATE jobs SET state = ?{assignments} WHERE id = ? AND state IN ({marks}) RETURNING {_COLUMNS}"
+        sql = f"UPDATE jobs SET state = ?{assignments} WHERE id = ? AND state IN ({marks}) RETURNING {COLUMNS}"
         row = await self._change(sql, (target, *columns.values(), job_id, *allowed))
         if row is None:
-            raise StoreFailed(f"job {job_id} may not become {target}")
-        return _job(row)
+            raise TransitionRefused(job_id, target)
+        return job_of(row)
 
     async def request_stop(self, job_id: int, stop_reason: str) -> None:
         """Record why a job is about to be stopped; the first reason stays."""
         sql = "UPDATE jobs SET stop_reason = ? WHERE id = ? AND stop_reason = ''"
         await self._change(sql, (stop_reason, job_id))
 
+    async def set_timeout(self, job_id: int, timeout_ms: int) -> Job | None:
+        """Change how long a job may run; None when it has ended."""
+        sql = f"UPDATE jobs SET timeout_ms = ? WHERE id = ? AND ended_at IS NULL RETURNING {COLUMNS}"
+        row = await self._change(sql, (timeout_ms, job_id))
+        return None if row is None else job_of(row)
+
+    async def set_disk_bytes(self, job_id: int, size: int) -> None:
+        """Record what an ended job's directory takes of the disk."""
+        await self._change("UPDATE jobs SET disk_bytes = ? WHERE id = ?", (size, job_id))
+
+    async def delete(self, job_id: int) -> bool:
+        """Take an ended job out of every answer; False when there is none with this id that has ended.
+
+        Its row stays until `forget`, so that whoever starts next knows what of it is to be removed.
+        """
+        sql = "UPDATE jobs SET deleted = 1 WHERE id = ? AND ended_at IS NOT NULL AND deleted = 0 RETURNING id"
+        return await self._change(sql, (job_id,)) is not None
+
+    async def delete_all(self) -> list[int]:
+        """Take every ended job out of every answer; their ids."""
+        before = set(await self.deleted())
+        await self._change("UPDATE jobs SET deleted = 1 WHERE ended_at IS NOT NULL AND deleted = 0")
+        return [job_id for job_id in await self.deleted() if job_id not in before]
+
+    async def forget(self, job_id: int) -> None:
+        """Remove the row of a deleted job, of which nothing is left."""
+        await self._change("DELETE FROM jobs WHERE id = ? AND deleted = 1", (job_id,))
+
+    async def skip_ids(self, highest: int) -> None:
+        """Never give out an id up to `highest` again: what has its number is there, if this database is older."""
+        sql = (
+            "INSERT INTO sqlite_sequence (name, seq) SELECT 'jobs', ? WHERE NOT EXISTS "
+            "(SELECT 1 FROM sqlite_sequence WHERE name = 'jobs')"
+        )
+        await self._change(sql, (highest,))
+        await self._change("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'jobs'", (highest,))
+
     async def get(self, job_id: int) -> Job | None:
         """The job with this id, if there is one."""
-        rows = await self._query(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", (job_id,))
-        return rows[0] if rows else None
+        jobs = await self._jobs("WHERE id = ? AND deleted = 0", job_id)
+        return jobs[0] if jobs else None
 
-    async def all(self) -> list[Job]:
-        """Every job, by id."""
-        return await self._query(f"SELECT {_COLUMNS} FROM jobs ORDER BY id", ())
+    async def find(self, owner: str, key: str) -> Job | None:
+        """The owner's job with this key, if there is one."""
+        jobs = await self._jobs("WHERE owner = ? AND client_key = ? AND client_key != '' AND deleted = 0", owner, key)
+        return jobs[0] if jobs else None
+
+    async def newest(self, count: int, before: int) -> list[Job]:
+        """At most `count` jobs with ids below `before`, newest first."""
+        return await self._jobs("WHERE id < ? AND deleted = 0 ORDER BY id DESC LIMIT ?", before, count)
 
     async def unfinished(self) -> list[Job]:
         """The jobs not in a final state, by id."""
-        where = "state IN ('PENDING', 'INITIALIZING', 'RUNNING')"
-        return await self._query(f"SELECT {_COLUMNS} FROM jobs WHERE {where} ORDER BY id", ())
+        return await self._jobs("WHERE state IN ('PENDING', 'INITIALIZING', 'RUNNING') ORDER BY id")
 
-    async def _query(self, sql: str, values: tuple[Any, ...]) -> list[Job]:
+    async def deleted(self) -> list[int]:
+        """Ids of the jobs of which something is left to be removed."""
+        return [job_id for (job_id,) in await self._query("SELECT id FROM jobs WHERE deleted = 1")]
+
+    async def ended(self, count: int, after: tuple[int, int]) -> list[tuple[int, int, int]]:
+        """(ended_at, id, disk_bytes) of the `count` longest ended jobs that come after this (ended_at, id)."""
+        where = f"{_ENDED} AND (ended_at, id) > (?, ?) ORDER BY ended_at, id LIMIT ?"
+        return await self._query(f"SELECT ended_at, id, disk_bytes FROM jobs WHERE {where}", *after, count)
+
+    async def count_ended(self) -> int:
+        """How many jobs have ended and are not deleted."""
+        ((count,),) = await self._query(f"SELECT count(*) FROM jobs WHERE {_ENDED}")
+        return int(count)
+
+    async def sum_disk_bytes(self) -> int:
+        """What the ended jobs' directories take of the disk, as far as it has been recorded."""
+        ((size,),) = await self._query(f"SELECT coalesce(sum(disk_bytes), 0) FROM jobs WHERE {_ENDED}")
+        return int(size)
+
+    async def unmeasured(self) -> list[int]:
+        """Ids of the ended jobs whose disk_bytes have not been recorded."""
+        return [job_id for (job_id,) in await self._query(f"SELECT id FROM jobs WHERE {_ENDED} AND disk_bytes = 0")]
+
+    async def unknown(self, job_ids: Iterable[int]) -> list[int]:
+        """Those of the ids that no job has, not even a deleted one; in order."""
+        sql = "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT id FROM jobs) ORDER BY value"
+        return [job_id for (job_id,) in await self._query(sql, json.dumps(list(job_ids)))]
+
+    async def _jobs(self, clause: str, *values: Any) -> list[Job]:
+        return [job_of(row) for row in await self._query(f"SELECT {COLUMNS} FROM jobs {clause}", *values)]
+
+    async def _query(self, sql: str, *values: Any) -> list[Any]:
         self._check_open()
-
-        def read() -> list[Job]:
-            return [_job(row) for row in self._read.execute(sql, values)]
-
         try:
-            return await self._loop.run_in_executor(self._reader, read)
+            return await self._loop.run_in_executor(self._reader, lambda: self._read.execute(sql, values).fetchall())
         except sqlite3.Error as error:
             raise StoreFailed(str(error)) from error
 
-    async def _change(self, sql: str, values: tuple[Any, ...]) -> Any:
+    async def _change(self, sql: str, values: tuple[Any, ...] = ()) -> Any:
         """Run one statement in the writer's next commit; the row it returns, if any."""
         self._check_open()
         done: asyncio.Future[Any] = self._loop.create_future()
@@ -159,10 +228,12 @@ class Store:
             self._write.execute("COMMIT")
         except (sqlite3.Error, OverflowError, ValueError) as error:  # the last for a text that is not Unicode
             if self._write.in_transaction:
-                self._write.execute("ROLLBACK")
-            if len(batch) > 1:  # one bad change must not fail its neighbours
+                with contextlib.suppress(sqlite3.Error):  # a full disk can end it by itself
+                    self._write.execute("ROLLBACK")
+            if len(batch) > 1 and not isinstance(error, sqlite3.OperationalError):
+                # one bad change must not fail its neighbours; a full disk or a locked file fails them all
                 return partial(_call_all, [self._commit([change]) for change in batch])
-            return partial(_fail, batch[0].done, StoreFailed(str(error)))
+            return partial(_call_all, [partial(_fail, change.done, StoreFailed(str(error))) for change in batch])
         return partial(_settle, batch, rows)
 
 
@@ -196,25 +267,3 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     return connection
-
-
-def _job(row: tuple[Any, ...]) -> Job:
-    (job_id, command, args, max_cpu, max_memory, max_iobps, state, owner,
-     created_at, started_at, exec_at, ended_at, exit_code, reason, stop_reason,
-     max_processes, max_open_files, max_disk, cpu_cores, receipt) = row  # fmt: skip
-    return Job(
-        id=job_id,
-        command=command,
-        args=tuple(json.loads(args)),
-        limits=Limits(max_cpu, max_memory, max_iobps, max_processes, max_open_files, max_disk, cpu_cores),
-        state=State[state],
-        owner=owner,
-        created_at=created_at,
-        started_at=started_at,
-        exec_at=exec_at,
-        ended_at=ended_at,
-        exit_code=exit_code,
-        reason=reason,
-        stop_reason=stop_reason,
-        receipt=Receipt(**json.loads(receipt)) if receipt else None,
-    )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -17,15 +19,24 @@ from pathlib import Path
 from joblet import clock
 from joblet.errors import HostUnable
 from joblet.executor.base import Exit, LaunchFailed, Lost
-from joblet.executor.local import disk, host, ranges, record, spec
+from joblet.executor.local import disk, files, host, monitor, ranges, record, spec
 from joblet.executor.local.cgroup import Cgroups
-from joblet.executor.local.record import BadRecord
-from joblet.executor.local.spawn import Process, spawn
+from joblet.executor.local.record import NO_DESCRIPTOR, BadRecord
+from joblet.executor.local.spawn import Process, Unfollowed, spawn
 from joblet.executor.local.spec import View
-from joblet.job import Job, Limits
+from joblet.job import Job, Limits, State
+from joblet.log import fields
 
+log = logging.getLogger(__name__)
+
+_PROBE = "probe-"
 _PROBE_ID = 0
+_KILLED = "monitor"
+"""stage of a launch whose monitor was killed, which says nothing of the host"""
 _PROBE_LIMITS = Limits(max_cpu=100, max_memory=64, max_iobps=0, max_processes=16, max_open_files=64)
+_LAUNCH_TRIES = 60
+_PAUSE_WITHOUT_DESCRIPTORS = 1.0
+"""seconds"""
 _RECOVER_TRIES = 500
 _RECOVER_PAUSE = 0.01
 """seconds"""
@@ -61,7 +72,7 @@ class LocalExecutor:
         self._jobs.mkdir(mode=0o700, exist_ok=True)
         self._ranges = ranges.IdRanges(settings.id_base, settings.id_ranges)
         self._instance = instance
-        self._boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        self.epoch = monitor.boot_id()
         self._view = host.view(settings.view, (settings.state_dir, *settings.private))
         self._found_cgroups: Cgroups | None = None
 
@@ -84,11 +95,11 @@ class LocalExecutor:
     async def probe(self, limits: Limits = _PROBE_LIMITS) -> None:
         """Launch a job of nothing, as any other is launched. Raises HostUnable with the stage's sentence."""
         try:
-            directory = Path(tempfile.mkdtemp(prefix="probe-", dir=self._settings.state_dir))
+            directory = Path(tempfile.mkdtemp(prefix=_PROBE, dir=self._settings.state_dir))
         except OSError as error:
             raise HostUnable(f"log setup failed: {_text(error)}") from error
         try:
-            running = await self._launch(directory, _PROBE_ID, "probe", limits, ["true"])
+            running = await self._launch(directory, _PROBE_ID, directory.name, limits, ["true"])
             await running.wait()
         except LaunchFailed as error:
             raise HostUnable(str(error)) from error
@@ -96,16 +107,34 @@ class LocalExecutor:
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def launch(self, job: Job) -> Shim:
-        """Start a job; returns when its command has been exec'd. Raises LaunchFailed."""
+        """Start a job; returns when its command has been exec'd. Raises LaunchFailed.
+
+        That this server has no descriptor to launch it with is not the job's fault, and goes by: it waits for a while.
+        """
         directory = self._jobs / str(job.id)
+        for attempt in range(1, _LAUNCH_TRIES + 1):
+            try:
+                return await self._try_launch(job, directory, again=attempt > 1)
+            except LaunchFailed as error:
+                if error.errno not in NO_DESCRIPTOR or attempt == _LAUNCH_TRIES:
+                    raise
+                if attempt == 1:
+                    log.warning("job waits for descriptors to be launched with", extra=fields(jobId=job.id))
+            await asyncio.sleep(_PAUSE_WITHOUT_DESCRIPTORS)
+        raise AssertionError
+
+    async def _try_launch(self, job: Job, directory: Path, *, again: bool) -> Shim:
         try:
-            directory.mkdir(mode=0o700)
+            if again:
+                await self.remove(job.id)
+            os.mkdir(directory, 0o700)
         except OSError as error:
             raise LaunchFailed("log", error.errno or 0, f"log setup failed: {_text(error)}") from error
         try:
             return await self._launch(directory, job.id, str(job.id), job.limits, [job.command, *job.args])
         except LaunchFailed as error:
-            _tell_in_log(directory, error)
+            if error.stage != _KILLED:  # as of a job lost later, whose log is its own
+                files.tell_in_log(directory, str(error))
             raise
 
     async def recover(self, job: Job) -> Shim | Exit | Lost | None:
@@ -113,32 +142,72 @@ class LocalExecutor:
 
         A held lock means a living monitor, and then its pid, start time and boot id must all match.
         """
-        directory = self._jobs / str(job.id)
-        if not (directory / "lock").exists():
-            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
-            return None
+        directory, name = self._jobs / str(job.id), str(job.id)
+        if job.epoch not in ("", self.epoch):  # of what it wrote, only the exit record is sure to be on the disk
+            return await self._conclude(directory, name, "the host was rebooted")
         try:
             for _ in range(_RECOVER_TRIES):
-                if lock_is_free(directory / "lock"):
-                    return await self._conclude(directory, str(job.id))
-                monitor = record.read_monitor(directory)
-                started_at = record.read_started(directory)
-                if monitor is not None and started_at is not None:
+                if not monitor.lives(directory):
+                    return await self._take_up(job, directory)
+                who, started = record.read_monitor(directory), record.read_started(directory)
+                if who is not None and started is not None:
                     break
                 # Between its start and its report, which is a matter of milliseconds.
                 await asyncio.sleep(_RECOVER_PAUSE)
         except BadRecord as error:
             return Lost(f"lost: {error}")
-        pidfd = self._open_monitor(monitor) if monitor is not None else None
-        if monitor is None or pidfd is None:
+        pidfd = monitor.open_process(who, self.epoch) if who is not None else None
+        if who is None or pidfd is None:
             return Lost("lost: its monitor cannot be found")
+        process = Process(who.pid, pidfd, child=False)
+        if started is None:  # it hangs; and it must not begin when it is said to have failed
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+            return await self._conclude(directory, name)
         base = (directory / "work").stat(follow_symlinks=False).st_uid
         self._ranges.claim(base)
-        process = Process(monitor.pid, pidfd, child=False)
-        return Shim(self, directory, str(job.id), process, started_at or clock.now_ns(), base)
+        return Shim(self, directory, name, process, started, base)
+
+    async def _take_up(self, job: Job, directory: Path) -> Exit | Lost | None:
+        """What an earlier server's job has come to that has no monitor."""
+        if monitor.has_begun(directory):
+            return await self._conclude(directory, str(job.id))
+        if job.state is State.INITIALIZING:
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+        return None
+
+    async def disk_bytes(self, job_id: int) -> int:
+        """What an ended job takes of the disk."""
+        return await asyncio.to_thread(files.disk_bytes, self._jobs / str(job_id))
+
+    async def remove(self, job_id: int) -> None:
+        """Remove an ended job's directory, from the disk too. Raises OSError."""
+        await asyncio.to_thread(files.remove, self._jobs / str(job_id))
+
+    def job_ids(self) -> list[int]:
+        """The jobs that have a directory."""
+        return [int(name) for name in os.listdir(self._jobs) if name.isascii() and name.isdecimal()]
+
+    async def end_stranger(self, job_id: int) -> bool:
+        """End a job that no record knows, whoever launched it; False when it does not run."""
+        directory = self._jobs / str(job_id)
+        if not monitor.lives(directory):
+            return False
+        with contextlib.suppress(BadRecord):
+            who = record.read_monitor(directory)
+            pidfd = monitor.open_process(who, self.epoch) if who is not None else None
+            if who is not None and pidfd is not None:
+                process = Process(who.pid, pidfd, child=False)
+                process.send_signal(signal.SIGUSR1)
+                await process.wait()
+                return True
+        return False
 
     async def clean_leftovers(self, live: set[str]) -> None:
-        """Remove control groups of jobs that are no more."""
+        """Remove control groups of jobs that are no more, and what is left of probes that a killed server began."""
+        for directory in self._settings.state_dir.glob(f"{_PROBE}*"):
+            if not monitor.lives(directory):
+                await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
         with contextlib.suppress(HostUnable):
             for name in self._cgroups.leftovers() - live:
                 await asyncio.to_thread(self._cgroups.clean, name)
@@ -175,17 +244,27 @@ class LocalExecutor:
         except HostUnable as error:
             self._ranges.give_back(base)
             raise LaunchFailed("cgroup", 0, str(error)) from error
+        except Unfollowed as error:
+            self._ranges.give_back(base)
+            await asyncio.to_thread(self._cgroups.clean, name)
+            if monitor.has_begun(directory):  # and may have come to run the command, which must not run again
+                raise LaunchFailed(_KILLED, 0, f"lost: {self._why_lost(None)}") from error
+            raise LaunchFailed("shim", 0, f"failed to create isolated environment: {_text(error)}") from error
         except OSError as error:
             self._ranges.give_back(base)
             raise LaunchFailed("log", error.errno or 0, f"log setup failed: {_text(error)}") from error
-        shim = Shim(self, directory, name, Process(pid, pidfd, child=True), clock.now_ns(), base)
+        process = Process(pid, pidfd, child=True)
+        started = record.Started(clock.now_ns(), time.monotonic())
+        shim = Shim(self, directory, name, process, started, base)
         try:
             failure = record.parse_report(await _read_line(report))
         except BadRecord as error:
             failure = LaunchFailed("shim", 0, f"failed to create isolated environment: {error}")
         if failure is None:
             return shim
-        await shim.wait()
+        end = await shim.wait()
+        if isinstance(end, Lost) and process.was_killed:
+            failure = LaunchFailed(_KILLED, 0, end.reason)
         raise failure
 
     def _groups(self, name: str, limits: Limits, directory: Path) -> list[spec.Group]:
@@ -222,35 +301,29 @@ class LocalExecutor:
                 raise
             return pid, pidfd, report
 
-    async def _conclude(self, directory: Path, name: str) -> Exit | Lost:
-        """What is left of a job whose monitor has ended."""
+    async def _conclude(self, directory: Path, name: str, reason: str = "") -> Exit | Lost:
+        """What is left of a job whose monitor has ended; `reason` is why it has, where that is known."""
+        while True:
+            try:
+                return await self._read_end(directory, name, reason)
+            except OSError as error:
+                if error.errno not in NO_DESCRIPTOR:
+                    raise
+            await asyncio.sleep(_PAUSE_WITHOUT_DESCRIPTORS)
+
+    async def _read_end(self, directory: Path, name: str, reason: str) -> Exit | Lost:
         try:
             if (ended := record.read_exit(directory)) is not None:
                 return ended
-            reason = self._why_lost(record.read_monitor(directory))
+            reason = reason or self._why_lost(record.read_monitor(directory))
         except BadRecord as error:
             reason = str(error)
         with contextlib.suppress(HostUnable):
             await asyncio.to_thread(self._cgroups.clean, name)
         return Lost(f"lost: {reason}")
 
-    def _why_lost(self, monitor: record.Monitor | None) -> str:
-        if monitor is None:
-            return "the server ended while it was launched"
-        return "the host was rebooted" if monitor.boot != self._boot else "its monitor was killed"
-
-    def _open_monitor(self, monitor: record.Monitor) -> int | None:
-        """A pidfd of the monitor, if the process with its pid is still the same one."""
-        if monitor.boot != self._boot:
-            return None
-        try:
-            pidfd = os.pidfd_open(monitor.pid)
-        except OSError:
-            return None
-        if _start_time(monitor.pid) != monitor.start:
-            os.close(pidfd)
-            return None
-        return pidfd
+    def _why_lost(self, who: record.Monitor | None) -> str:
+        return "the host was rebooted" if who is not None and who.boot != self.epoch else "its monitor was killed"
 
     async def _finished(self, directory: Path, name: str, base: int) -> Exit | Lost:
         end = await self._conclude(directory, name)
@@ -262,15 +335,20 @@ class Shim:
     """A job under way: its monitor, followed by pidfd."""
 
     def __init__(
-        self, executor: LocalExecutor, directory: Path, name: str, process: Process, started_at: int, base: int
+        self, executor: LocalExecutor, directory: Path, name: str, process: Process, started: record.Started, base: int
     ) -> None:
         self.pid = process.pid
-        self.started_at = started_at
+        self.started_at = started.at
+        self._began = started.monotonic
         self._executor = executor
         self._directory = directory
         self._name = name
         self._process = process
         self._base = base
+
+    def elapsed(self) -> float:
+        """Seconds since its command was exec'd."""
+        return time.monotonic() - self._began
 
     async def wait(self) -> Exit | Lost:
         """Wait until the monitor has ended; what its record says."""
@@ -288,25 +366,6 @@ def shim_path() -> Path:
     if not path.is_file():
         raise HostUnable(f"job execution requires the joblet-shim program, and this installation has none ({path})")
     return path
-
-
-def lock_is_free(path: Path) -> bool:
-    """Whether no monitor holds the lock."""
-    try:
-        with open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _start_time(pid: int) -> int | None:
-    """Field 22 of /proc/PID/stat (proc_pid_stat(5)); the second field may hold spaces and brackets."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    return int(text.rpartition(")")[2].split()[19])
 
 
 async def _read_line(fd: int) -> bytes:
@@ -327,16 +386,6 @@ async def _read_line(fd: int) -> bytes:
     finally:
         loop.remove_reader(fd)
         os.close(fd)
-
-
-def _tell_in_log(directory: Path, error: LaunchFailed) -> None:
-    """A failure before the shim could tell of it. One that the shim met is in the log already."""
-    with contextlib.suppress(OSError), open(directory / "log", "x", opener=_private) as file:
-        file.write(f"joblet: {error}\n")
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def _text(error: OSError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,9 @@ from joblet.executor.base import Exit, LaunchFailed
 from joblet.job import Receipt
 
 _REPORT_MOST = 4096
+
+NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
+"""errors that say nothing of the file, and go by"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +50,20 @@ def read_monitor(directory: Path) -> Monitor | None:
     return Monitor(_number(pairs, "pid"), _number(pairs, "start"), pairs.get("boot", ""))
 
 
-def read_started(directory: Path) -> int | None:
+@dataclass(frozen=True, slots=True)
+class Started:
+    """When a command was exec'd."""
+
+    at: int
+    """nanoseconds since the epoch"""
+    monotonic: float
+    """seconds of CLOCK_MONOTONIC"""
+
+
+def read_started(directory: Path) -> Started | None:
     """When the command was exec'd, from the `started` file, or None when it was not. Raises BadRecord."""
     pairs = _read_pairs(directory / "started")
-    return None if pairs is None else _number(pairs, "at")
+    return None if pairs is None else Started(_number(pairs, "at"), _number(pairs, "monotonic_us") / 1e6)
 
 
 def read_exit(directory: Path) -> Exit | None:
@@ -96,11 +110,14 @@ def _receipt(stats: dict[str, int]) -> Receipt:
 
 
 def _read_pairs(path: Path) -> dict[str, str] | None:
+    """Raises BadRecord, or OSError while there is no descriptor to read with."""
     try:
         text = path.read_bytes().decode(errors="replace")
     except FileNotFoundError:
         return None
     except OSError as error:
+        if error.errno in NO_DESCRIPTOR:
+            raise
         raise BadRecord(f"{path.name} cannot be read: {error.strerror}") from error
     # Only a newline ends a line: splitlines would let U+2028 in a command's name forge one.
     return dict(line.split("=", 1) for line in text.split("\n") if "=" in line)

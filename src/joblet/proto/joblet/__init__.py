@@ -5,6 +5,10 @@
 
 __all__ = (
     "DataChunk",
+    "DeleteAllJobsReq",
+    "DeleteAllJobsRes",
+    "DeleteJobReq",
+    "DeleteJobRes",
     "EmptyRequest",
     "FileUpload",
     "GetJobLogsReq",
@@ -27,6 +31,7 @@ __all__ = (
     "RunJobRes",
     "RunWorkflowRequest",
     "RunWorkflowResponse",
+    "SetJobTimeoutReq",
     "StopJobReq",
     "StopJobRes",
     "Timestamp",
@@ -65,8 +70,61 @@ default_message_pool.register_message("joblet", "DataChunk", DataChunk)
 
 
 @dataclass(eq=False, repr=False)
-class EmptyRequest(betterproto2.Message):
+class DeleteAllJobsReq(betterproto2.Message):
     pass
+
+
+default_message_pool.register_message("joblet", "DeleteAllJobsReq", DeleteAllJobsReq)
+
+
+@dataclass(eq=False, repr=False)
+class DeleteAllJobsRes(betterproto2.Message):
+    success: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
+
+    message: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    deleted_count: "int" = betterproto2.field(3, betterproto2.TYPE_INT32)
+
+    skipped_count: "int" = betterproto2.field(4, betterproto2.TYPE_INT32)
+    """
+    Jobs that have not ended
+    """
+
+
+default_message_pool.register_message("joblet", "DeleteAllJobsRes", DeleteAllJobsRes)
+
+
+@dataclass(eq=False, repr=False)
+class DeleteJobReq(betterproto2.Message):
+    id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("joblet", "DeleteJobReq", DeleteJobReq)
+
+
+@dataclass(eq=False, repr=False)
+class DeleteJobRes(betterproto2.Message):
+    id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    success: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
+
+    message: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("joblet", "DeleteJobRes", DeleteJobRes)
+
+
+@dataclass(eq=False, repr=False)
+class EmptyRequest(betterproto2.Message):
+    page_size: "int" = betterproto2.field(8, betterproto2.TYPE_INT32)
+    """
+    extension: jobs to list at most; 0 is as many as fit into a message
+    """
+
+    before: "str" = betterproto2.field(9, betterproto2.TYPE_STRING)
+    """
+    extension: list only jobs older than the one with this ID
+    """
 
 
 default_message_pool.register_message("joblet", "EmptyRequest", EmptyRequest)
@@ -164,6 +222,21 @@ class GetJobStatusRes(betterproto2.Message):
     )
     """
     extension: what the job has used, once its command has ended
+    """
+
+    timeout_ms: "int" = betterproto2.field(17, betterproto2.TYPE_INT64)
+    """
+    extension: milliseconds that its command may run
+    """
+
+    priority: "int" = betterproto2.field(18, betterproto2.TYPE_INT32)
+    """
+    extension
+    """
+
+    key: "str" = betterproto2.field(19, betterproto2.TYPE_STRING)
+    """
+    extension: the client's own name for the order
     """
 
 
@@ -332,6 +405,21 @@ class Job(betterproto2.Message):
     extension: MB in the work directory, 0 is unlimited
     """
 
+    timeout_ms: "int" = betterproto2.field(21, betterproto2.TYPE_INT64)
+    """
+    extension: milliseconds that its command may run
+    """
+
+    priority: "int" = betterproto2.field(22, betterproto2.TYPE_INT32)
+    """
+    extension
+    """
+
+    key: "str" = betterproto2.field(23, betterproto2.TYPE_STRING)
+    """
+    extension: the client's own name for the order
+    """
+
 
 default_message_pool.register_message("joblet", "Job", Job)
 
@@ -339,6 +427,14 @@ default_message_pool.register_message("joblet", "Job", Job)
 @dataclass(eq=False, repr=False)
 class Jobs(betterproto2.Message):
     jobs: "list[Job]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    The newest of those asked for, by ID
+    """
+
+    more: "bool" = betterproto2.field(8, betterproto2.TYPE_BOOL)
+    """
+    extension: there are older ones; ask again with `before` the first of these
+    """
 
 
 default_message_pool.register_message("joblet", "Jobs", Jobs)
@@ -484,6 +580,21 @@ class RunJobReq(betterproto2.Message):
     extension: MB in the work directory
     """
 
+    timeout_ms: "int" = betterproto2.field(11, betterproto2.TYPE_INT64)
+    """
+    extension: milliseconds that the command may run, at most the server's jobTimeout
+    """
+
+    priority: "int" = betterproto2.field(12, betterproto2.TYPE_INT32)
+    """
+    extension: who waits for a slot goes before those of a lower one
+    """
+
+    key: "str" = betterproto2.field(13, betterproto2.TYPE_STRING)
+    """
+    extension: the client's own name for this order; the same key gives the same job
+    """
+
 
 default_message_pool.register_message("joblet", "RunJobReq", RunJobReq)
 
@@ -535,6 +646,21 @@ class RunJobRes(betterproto2.Message):
     extension: MB in the work directory, 0 is unlimited
     """
 
+    timeout_ms: "int" = betterproto2.field(17, betterproto2.TYPE_INT64)
+    """
+    extension: milliseconds that its command may run
+    """
+
+    priority: "int" = betterproto2.field(18, betterproto2.TYPE_INT32)
+    """
+    extension
+    """
+
+    key: "str" = betterproto2.field(19, betterproto2.TYPE_STRING)
+    """
+    extension: the client's own name for the order
+    """
+
 
 default_message_pool.register_message("joblet", "RunJobRes", RunJobRes)
 
@@ -583,6 +709,19 @@ class RunWorkflowResponse(betterproto2.Message):
 default_message_pool.register_message(
     "joblet", "RunWorkflowResponse", RunWorkflowResponse
 )
+
+
+@dataclass(eq=False, repr=False)
+class SetJobTimeoutReq(betterproto2.Message):
+    id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    timeout_ms: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+    """
+    Milliseconds from the start of its command; may be more than jobTimeout
+    """
+
+
+default_message_pool.register_message("joblet", "SetJobTimeoutReq", SetJobTimeoutReq)
 
 
 @dataclass(eq=False, repr=False)
@@ -768,7 +907,7 @@ class JobletServiceStub(betterproto2_grpclib.ServiceStub):
 
     async def list_jobs(
         self,
-        message: "EmptyRequest | None" = None,
+        message: "EmptyRequest",
         *,
         timeout: "float | None" = None,
         deadline: "Deadline | None" = None,
@@ -778,13 +917,31 @@ class JobletServiceStub(betterproto2_grpclib.ServiceStub):
         List all jobs.
         """
 
-        if message is None:
-            message = EmptyRequest()
-
         return await self._unary_unary(
             "/joblet.JobletService/ListJobs",
             message,
             Jobs,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def set_job_timeout(
+        self,
+        message: "SetJobTimeoutReq",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "GetJobStatusRes":
+        """
+        Extension: change how long a job that has not ended may run.
+        """
+
+        return await self._unary_unary(
+            "/joblet.JobletService/SetJobTimeout",
+            message,
+            GetJobStatusRes,
             timeout=timeout,
             deadline=deadline,
             metadata=metadata,
@@ -898,6 +1055,51 @@ class JobServiceStub(betterproto2_grpclib.ServiceStub):
             metadata=metadata,
         )
 
+    async def delete_job(
+        self,
+        message: "DeleteJobReq",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "DeleteJobRes":
+        """
+        Remove an ended job and its log.
+        """
+
+        return await self._unary_unary(
+            "/joblet.JobService/DeleteJob",
+            message,
+            DeleteJobRes,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def delete_all_jobs(
+        self,
+        message: "DeleteAllJobsReq | None" = None,
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "DeleteAllJobsRes":
+        """
+        Remove all ended jobs and their logs.
+        """
+
+        if message is None:
+            message = DeleteAllJobsReq()
+
+        return await self._unary_unary(
+            "/joblet.JobService/DeleteAllJobs",
+            message,
+            DeleteAllJobsRes,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
 
 class JobletServiceBase(betterproto2_grpclib.ServiceBase):
     async def run_job(self, message: "RunJobReq") -> "RunJobRes":
@@ -924,6 +1126,13 @@ class JobletServiceBase(betterproto2_grpclib.ServiceBase):
     async def list_jobs(self, message: "EmptyRequest") -> "Jobs":
         """
         List all jobs.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def set_job_timeout(self, message: "SetJobTimeoutReq") -> "GetJobStatusRes":
+        """
+        Extension: change how long a job that has not ended may run.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -970,6 +1179,14 @@ class JobletServiceBase(betterproto2_grpclib.ServiceBase):
         response = await self.list_jobs(request)
         await stream.send_message(response)
 
+    async def __rpc_set_job_timeout(
+        self, stream: "grpclib.server.Stream[SetJobTimeoutReq, GetJobStatusRes]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.set_job_timeout(request)
+        await stream.send_message(response)
+
     async def __rpc_get_job_logs(
         self, stream: "grpclib.server.Stream[GetJobLogsReq, DataChunk]"
     ) -> None:
@@ -1006,6 +1223,12 @@ class JobletServiceBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 EmptyRequest,
                 Jobs,
+            ),
+            "/joblet.JobletService/SetJobTimeout": grpclib.const.Handler(
+                self.__rpc_set_job_timeout,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                SetJobTimeoutReq,
+                GetJobStatusRes,
             ),
             "/joblet.JobletService/GetJobLogs": grpclib.const.Handler(
                 self.__rpc_get_job_logs,
@@ -1053,6 +1276,20 @@ class JobServiceBase(betterproto2_grpclib.ServiceBase):
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def delete_job(self, message: "DeleteJobReq") -> "DeleteJobRes":
+        """
+        Remove an ended job and its log.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def delete_all_jobs(self, message: "DeleteAllJobsReq") -> "DeleteAllJobsRes":
+        """
+        Remove all ended jobs and their logs.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def __rpc_run_workflow(
         self, stream: "grpclib.server.Stream[RunWorkflowRequest, RunWorkflowResponse]"
     ) -> None:
@@ -1088,6 +1325,22 @@ class JobServiceBase(betterproto2_grpclib.ServiceBase):
         response = await self.get_workflow_jobs(request)
         await stream.send_message(response)
 
+    async def __rpc_delete_job(
+        self, stream: "grpclib.server.Stream[DeleteJobReq, DeleteJobRes]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.delete_job(request)
+        await stream.send_message(response)
+
+    async def __rpc_delete_all_jobs(
+        self, stream: "grpclib.server.Stream[DeleteAllJobsReq, DeleteAllJobsRes]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.delete_all_jobs(request)
+        await stream.send_message(response)
+
     def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
         return {
             "/joblet.JobService/RunWorkflow": grpclib.const.Handler(
@@ -1113,5 +1366,17 @@ class JobServiceBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 GetWorkflowJobsRequest,
                 GetWorkflowJobsResponse,
+            ),
+            "/joblet.JobService/DeleteJob": grpclib.const.Handler(
+                self.__rpc_delete_job,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                DeleteJobReq,
+                DeleteJobRes,
+            ),
+            "/joblet.JobService/DeleteAllJobs": grpclib.const.Handler(
+                self.__rpc_delete_all_jobs,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                DeleteAllJobsReq,
+                DeleteAllJobsRes,
             ),
         }

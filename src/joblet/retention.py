@@ -1,0 +1,161 @@
+"""Which ended jobs go, and how: by age, number and size, never one that is being read; or because somebody asks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from joblet import clock
+from joblet.errors import JobNotEnded, JobNotFound, StoreFailed
+from joblet.executor.base import Executor
+from joblet.job import Job
+from joblet.log import fields
+from joblet.logs import LogHub
+from joblet.runner import parse_id
+from joblet.store import Store
+
+log = logging.getLogger(__name__)
+
+_PAUSE_SECONDS = 30.0
+"""between two looks at the ended jobs, at least"""
+_BATCH = 200
+"""ended jobs looked at, or measured, at a time: a long history holds nobody up"""
+
+Ended = tuple[int, int, int]
+"""of an ended job: when, its id, and the bytes it takes of the disk"""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much of what has ended is kept; 0 is all of it."""
+
+    max_age: float = 0
+    """seconds since the end"""
+    max_jobs: int = 0
+    max_bytes: int = 0
+    """of logs and work directories together"""
+
+
+def due(longest_ended: Iterable[Ended], count: int, size: int, retention: Retention, now: int) -> list[Ended]:
+    """Those to be removed. All that have ended are `count` and take `size` bytes."""
+    surplus = count - retention.max_jobs if retention.max_jobs else 0
+    excess = size - retention.max_bytes if retention.max_bytes else 0
+    oldest = now - round(retention.max_age * 1e9) if retention.max_age else -1
+    going: list[Ended] = []
+    for job in longest_ended:
+        ended_at, _, job_size = job
+        if not (ended_at <= oldest or len(going) < surplus or excess > 0):
+            break
+        going.append(job)
+        excess -= job_size
+    return going
+
+
+class Janitor:
+    """Removes ended jobs. The mutable state is the task that does so, and that some job has ended since it last looked.
+
+    A removal is stored before it begins and forgotten when it is done, so that the next server finishes what this one
+    could not.
+    """
+
+    def __init__(self, store: Store, executor: Executor, hub: LogHub, retention: Retention) -> None:
+        self._store = store
+        self._executor = executor
+        self._hub = hub
+        self._retention = retention
+        self._news = asyncio.Event()
+        self._removing: set[asyncio.Task[None]] = set()
+        self._task = asyncio.create_task(self._run(), name="janitor")
+
+    def on_end(self, job: Job) -> None:
+        """A job has ended: there may be more than is to be kept."""
+        self._news.set()
+
+    async def delete(self, job_id: str) -> None:
+        """Remove an ended job and its log. Its readers keep what they have open.
+
+        Raises JobNotFound or JobNotEnded.
+        """
+        job = await self._store.get(parse_id(job_id))
+        if job is None:
+            raise JobNotFound(job_id)
+        if not await self._store.delete(job.id):
+            raise JobNotEnded(job.id, job.state)
+        await self._remove(job.id)
+
+    async def delete_all(self) -> tuple[int, int]:
+        """Remove every ended job: how many go, and how many stay because they have not ended."""
+        gone = await self._store.delete_all()
+        self._start(gone)
+        return len(gone), len(await self._store.unfinished())
+
+    async def close(self) -> None:
+        """Stop removing; what is left is removed by the next server."""
+        for task in (self._task, *self._removing):
+            task.cancel()
+        await asyncio.gather(self._task, *self._removing, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            self._news.clear()
+            try:
+                await self._remove_all(await self._store.deleted())
+                await self._look()
+            except StoreFailed as error:
+                log.warning("ended jobs cannot be removed now", extra=fields(error=str(error)))
+            except Exception:
+                log.exception("removal of ended jobs failed")
+            await asyncio.sleep(_PAUSE_SECONDS)
+            # Age alone needs no news, but no more often than this either.
+            if not self._retention.max_age:
+                await self._news.wait()
+
+    async def _look(self) -> None:
+        bounds = self._retention
+        if bounds == Retention():
+            return
+        if bounds.max_bytes:
+            await self._measure_all(await self._store.unmeasured())
+        count = await self._store.count_ended() if bounds.max_jobs else 0
+        size = await self._store.sum_disk_bytes() if bounds.max_bytes else 0
+        now, after, removed = clock.now_ns(), (-1, 0), 0
+        while batch := await self._store.ended(_BATCH, after):
+            going = due(batch, count, size, bounds, now)
+            for ended_at, job_id, job_size in going:
+                after, count, size = (ended_at, job_id), count - 1, size - job_size
+                if not self._hub.is_read(job_id) and await self._store.delete(job_id):
+                    await self._remove(job_id)
+                    removed += 1
+            if len(going) < len(batch):
+                break
+        if removed:
+            log.info("ended jobs removed", extra=fields(count=removed))
+
+    async def _measure_all(self, jobs: list[int]) -> None:
+        for start in range(0, len(jobs), _BATCH):  # which share a commit
+            await asyncio.gather(*map(self._measure, jobs[start : start + _BATCH]))
+
+    async def _measure(self, job_id: int) -> None:
+        size = await self._executor.disk_bytes(job_id)
+        await self._store.set_disk_bytes(job_id, max(size, 1))
+
+    def _start(self, jobs: list[int]) -> None:
+        task = asyncio.create_task(self._remove_all(jobs))
+        self._removing.add(task)
+        task.add_done_callback(self._removing.discard)
+
+    async def _remove_all(self, jobs: list[int]) -> None:
+        for job_id in jobs:
+            await self._remove(job_id)
+
+    async def _remove(self, job_id: int) -> None:
+        try:
+            await self._executor.remove(job_id)
+        except OSError as error:
+            log.error("job directory cannot be removed", extra=fields(jobId=job_id, error=str(error)))
+            return
+        with contextlib.suppress(StoreFailed):  # it is deleted; the row is forgotten at the next look
+            await self._store.forget(job_id)

@@ -1,0 +1,71 @@
+"""The state directory: who holds it, and what in it is whose."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from joblet.executor.local import LocalExecutor
+from joblet.log import fields
+from joblet.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class StartError(Exception):
+    """The server cannot start; the message says why."""
+
+
+@contextlib.contextmanager
+def hold(path: Path) -> Iterator[Path]:
+    """The state directory, made if absent, and held against a second server. Raises StartError."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = path.resolve()
+        lock = os.open(path / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartError(f"state directory {path}: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield path
+    except BlockingIOError:
+        raise StartError(f"state directory {path} is in use by another joblet server") from None
+    finally:
+        os.close(lock)
+
+
+def database(state_dir: Path) -> Path:
+    """Where the jobs are recorded."""
+    return state_dir / "joblet.db"
+
+
+def instance(state_dir: Path) -> str:
+    """The name that tells this state directory's control groups from another's; made once. Raises StartError."""
+    path = state_dir / "instance"
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if name := path.read_text(encoding="ascii").strip():
+                return name
+        name = secrets.token_hex(4)
+        path.write_text(name + "\n", encoding="ascii")
+    except OSError as error:
+        raise StartError(f"{path}: {error.strerror}") from None
+    return name
+
+
+async def settle_strangers(store: Store, executor: LocalExecutor) -> None:
+    """End what runs without a record, as after an older database was put in place, and never give its id out again.
+
+    Its directory stays as it is, for whoever wants to look.
+    """
+    strangers = await store.unknown(executor.job_ids())
+    for job_id in strangers:
+        ended = await executor.end_stranger(job_id)
+        log.error("job directory without a record", extra=fields(jobId=job_id, action="ended" if ended else "left"))
+    if strangers:
+        await store.skip_ids(max(strangers))

@@ -1,0 +1,225 @@
+"""Which ended jobs go, and that none goes that is read, runs, or is to be kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from joblet import retention
+from joblet.errors import JobNotEnded, JobNotFound
+from joblet.executor.base import Exit, Lost
+from joblet.job import Job, Limits, Order, State
+from joblet.logs import LogHub
+from joblet.retention import Ended, Janitor, Retention, due
+from joblet.store import Store
+
+SECOND = 10**9
+
+
+def going_of(ended: list[Ended], bounds: Retention, now: int, seen: int | None = None) -> list[int]:
+    """Ids of the jobs to be removed, of all that have ended or the first `seen` of them."""
+    size = sum(size for _, _, size in ended)
+    return [job_id for _, job_id, _ in due(ended[:seen], len(ended), size, bounds, now)]
+
+
+def test_nothing_goes_without_a_bound() -> None:
+    assert going_of([(0, 1, 10**15)], Retention(), 10**18) == []
+
+
+def test_the_longest_ended_go_by_age_by_number_and_by_size() -> None:
+    ended = [(10 * SECOND, 3, 5), (20 * SECOND, 1, 5), (30 * SECOND, 2, 5)]
+    assert going_of(ended, Retention(max_age=15), 30 * SECOND) == [3]
+    assert going_of(ended, Retention(max_jobs=1), 30 * SECOND) == [3, 1]
+    assert going_of(ended, Retention(max_bytes=9), 30 * SECOND) == [3, 1]
+    assert going_of(ended, Retention(max_bytes=10), 30 * SECOND) == [3]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 100), st.integers(0, 50)), max_size=20),
+    st.builds(Retention, st.integers(0, 100), st.integers(0, 20), st.integers(0, 500)),
+    st.integers(0, 20),
+)
+def test_what_stays_is_within_every_bound_and_no_more_goes_than_must(
+    jobs: list[tuple[int, int]], bounds: Retention, seen: int
+) -> None:
+    ended = [(at * SECOND, number, size) for number, (at, size) in enumerate(sorted(jobs, key=lambda job: job[0]))]
+    going = going_of(ended, bounds, 100 * SECOND)
+
+    def within(kept: list[Ended]) -> bool:
+        return (
+            (not bounds.max_age or all(at > (100 - bounds.max_age) * SECOND for at, _, _ in kept))
+            and (not bounds.max_jobs or len(kept) <= bounds.max_jobs)
+            and (not bounds.max_bytes or sum(size for _, _, size in kept) <= bounds.max_bytes)
+        )
+
+    assert going == [job_id for _, job_id, _ in ended[: len(going)]]
+    assert within(ended[len(going) :])
+    if going:
+        assert not within(ended[len(going) - 1 :])
+    assert going_of(ended, bounds, 100 * SECOND, seen) == going[:seen]
+
+
+class Files:
+    """An executor whose jobs are files, for what a janitor asks of one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.stuck: set[int] = set()
+
+    async def probe(self) -> None: ...
+
+    async def launch(self, job: Job) -> None:  # type: ignore[override]
+        raise NotImplementedError
+
+    async def recover(self, job: Job) -> Exit | Lost | None:
+        raise NotImplementedError
+
+    def log_path(self, job_id: int) -> Path:
+        return self.folder / str(job_id)
+
+    async def disk_bytes(self, job_id: int) -> int:
+        return self.log_path(job_id).stat().st_size
+
+    async def remove(self, job_id: int) -> None:
+        if job_id in self.stuck:
+            raise OSError(16, "Device or resource busy")
+        self.log_path(job_id).unlink(missing_ok=True)
+
+    def left(self) -> set[int]:
+        return {int(path.name) for path in self.folder.iterdir()}
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    store = Store(tmp_path / "joblet.db")
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    (tmp_path / "jobs").mkdir()
+    return Files(tmp_path / "jobs")
+
+
+async def make_jobs(store: Store, files: Files, *ends: int | None) -> None:
+    """Jobs that ended at these instants, or run still; each with a log of ten bytes."""
+    for end in ends:
+        job, _ = await store.create(Order("x", (), Limits(1, 1, 0)), "alice", State.INITIALIZING, 1)
+        await store.transition(job.id, State.RUNNING, exec_at=1)
+        if end is not None:
+            await store.transition(job.id, State.COMPLETED, ended_at=end)
+        files.log_path(job.id).write_bytes(bytes(10))
+
+
+@asynccontextmanager
+async def janitor_of(
+    store: Store, files: Files, bounds: Retention, hub: LogHub | None = None
+) -> AsyncIterator[Janitor]:
+    used = hub or LogHub()
+    janitor = Janitor(store, files, used, bounds)  # type: ignore[arg-type]
+    try:
+        yield janitor
+    finally:
+        await janitor.close()
+        if hub is None:
+            await used.close()
+
+
+async def until(files: Files, left: set[int]) -> None:
+    async with asyncio.timeout(10):
+        while files.left() != left:  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(0.001)
+
+
+async def test_what_is_over_a_bound_is_removed_from_the_record_and_the_disk(store: Store, files: Files) -> None:
+    await make_jobs(store, files, 10, None, 20, 30)
+    async with janitor_of(store, files, Retention(max_jobs=1)):
+        await until(files, {2, 4})
+        while await store.unknown([1, 2, 3, 4]) != [1, 3]:  # noqa: ASYNC110 - nor of this
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("bounds", [Retention(max_jobs=2), Retention(max_bytes=20), Retention(max_age=1e-9)])
+async def test_a_long_history_goes_in_batches_around_what_is_read(
+    store: Store, files: Files, monkeypatch: pytest.MonkeyPatch, bounds: Retention
+) -> None:
+    monkeypatch.setattr(retention, "_BATCH", 2)
+    await make_jobs(store, files, 30, 30, 10, 20, 40, 50, 60, 2**62, 2**62)
+    hub = LogHub()
+    reading = hub.read(4, files.log_path(4), 0)  # the second to go
+    await anext(reading)
+    async with janitor_of(store, files, bounds, hub):
+        await until(files, {4, 8, 9})
+    await reading.aclose()
+    await hub.close()
+
+
+async def test_size_is_measured_where_it_counts(store: Store, files: Files) -> None:
+    await make_jobs(store, files, 10, 20, 30)
+    async with janitor_of(store, files, Retention(max_bytes=20)):
+        await until(files, {2, 3})
+
+
+async def test_a_log_that_is_read_is_kept_and_goes_later(
+    store: Store, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_PAUSE_SECONDS", 0.01)
+    await make_jobs(store, files, 10, 20)
+    hub = LogHub()
+    reading = hub.read(1, files.log_path(1), 0)
+    await anext(reading)
+    async with janitor_of(store, files, Retention(max_jobs=1, max_age=1e12), hub):
+        await make_jobs(store, files, 30)
+        await until(files, {1, 3})
+        await reading.aclose()
+        await until(files, {3})
+    await hub.close()
+
+
+async def test_what_could_not_be_removed_is_removed_by_the_next_server(store: Store, files: Files) -> None:
+    await make_jobs(store, files, 10, 20)
+    files.stuck = {1}
+    async with janitor_of(store, files, Retention()) as janitor:
+        await janitor.delete("1")
+        assert await store.get(1) is None
+        assert await store.deleted() == [1]
+    files.stuck = set()
+    async with janitor_of(store, files, Retention()):
+        await until(files, {2})
+
+
+async def test_only_ended_jobs_can_be_deleted(store: Store, files: Files) -> None:
+    await make_jobs(store, files, None, 20)
+    async with janitor_of(store, files, Retention()) as janitor:
+        with pytest.raises(JobNotEnded, match=r"^job has not ended: 1 \(current status: RUNNING\)$"):
+            await janitor.delete("1")
+        await janitor.delete("2")
+        for gone in ("2", "3", "x"):
+            with pytest.raises(JobNotFound):
+                await janitor.delete(gone)
+        assert files.left() == {1}
+
+
+async def test_all_that_has_ended_can_be_deleted_at_once(store: Store, files: Files) -> None:
+    await make_jobs(store, files, 10, None, 20)
+    async with janitor_of(store, files, Retention()) as janitor:
+        assert await janitor.delete_all() == (2, 1)
+        assert await store.get(1) is None
+        await until(files, {2})
+
+
+async def test_an_id_is_not_given_again_and_a_key_is_free_again(store: Store, files: Files) -> None:
+    order = Order("x", (), Limits(1, 1, 0), key="k")
+    job, _ = await store.create(order, "alice", State.INITIALIZING, 1)
+    await store.transition(job.id, State.STOPPED, ended_at=2)
+    async with janitor_of(store, files, Retention()) as janitor:
+        await janitor.delete(str(job.id))
+    again, new = await store.create(order, "alice", State.INITIALIZING, 3)
+    assert (again.id, new) == (2, True)
