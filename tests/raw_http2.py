@@ -114,7 +114,7 @@ def say_slowly(connection: socket.socket, data: bytes, pause: float) -> None:
 
 
 def flood(connection: ssl.SSLSocket, data: bytes, most: int) -> bool:
-    """Send `data` over and over, reading nothing; False if the server does not end the connection within `most` bytes."""
+    """Send `data` over and over, reading nothing; False if that goes on for `most` bytes."""
     block = data * max(1, 60_000 // len(data))
     sent = 0
     deadline = time.monotonic() + PATIENCE
