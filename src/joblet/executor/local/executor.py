@@ -106,6 +106,10 @@ class LocalExecutor:
         finally:
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
+    def check_room(self) -> None:
+        """Raise NoRoom or DiskUnusable when the state directory's disk takes no job."""
+        files.check_room(self._jobs)
+
     async def launch(self, job: Job) -> Shim:
         """Start a job; returns when its command has been exec'd. Raises LaunchFailed.
 
