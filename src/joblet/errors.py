@@ -99,6 +99,15 @@ class StoreFull(StoreFailed):
     status = Status.RESOURCE_EXHAUSTED
 
 
+class LogMissing(JobletError):
+    """The job has run, and its log has been taken away."""
+
+    status = Status.DATA_LOSS
+
+    def __init__(self, job_id: int) -> None:
+        super().__init__(f"the log of job {job_id} is missing on the server")
+
+
 class NoRoom(JobletError):
     """The disk that jobs would be on is full. The code is the one that gRPC has for that."""
 

@@ -47,7 +47,7 @@ class Store:
         self._changes: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
         self._closed = False
         self._path = path
-        self._damage_told = False
+        self._damaged = False
         try:
             self._write = _connect(path)
             check(self._write)
@@ -75,7 +75,10 @@ class Store:
         """Record a new job in `state` (PENDING or INITIALIZING): the job with its id, and whether it is new.
 
         It is not when the owner has a job with the order's key already; that is the one, and nothing has changed.
+        A database that was found damaged takes no more: they would be lost with it.
         """
+        if self._damaged:
+            raise StoreFailed("the database is damaged")
         columns = columns_of(order, owner, state, now, epoch)
         marks = ", ".join("?" * len(columns))
         sql = (
@@ -198,7 +201,11 @@ class Store:
         return [job_id for (job_id,) in await self._query(sql, json.dumps(list(job_ids)))]
 
     async def _jobs(self, clause: str, *values: Any) -> list[Job]:
-        return [job_of(row) for row in await self._query(f"SELECT {COLUMNS} FROM jobs {clause}", *values)]
+        rows = await self._query(f"SELECT {COLUMNS} FROM jobs {clause}", *values)
+        try:
+            return [job_of(row) for row in rows]
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._failure(sqlite3.DatabaseError(f"the row of a job cannot be read: {error!r}")) from error
 
     async def _query(self, sql: str, *values: Any) -> list[Any]:
         self._check_open()
@@ -209,8 +216,8 @@ class Store:
 
     def _failure(self, error: Exception) -> StoreFailed:
         """What a client is told. Damage is told to the operator too, once: there are as many such calls as come."""
-        if isinstance(error, sqlite3.DatabaseError) and is_damage(error) and not self._damage_told:
-            self._damage_told = True
+        if isinstance(error, sqlite3.DatabaseError) and is_damage(error) and not self._damaged:
+            self._damaged = True
             log.error(str(StoreDamaged(self._path, str(error))))
         return (StoreFull if isinstance(error, sqlite3.Error) and is_full(error) else StoreFailed)(str(error))
 
