@@ -152,7 +152,9 @@ class Server:
         """Pids of the shims of this server's jobs that live."""
         found = []
         for path in self.state.glob("jobs/*/monitor"):
-            values = dict(line.split("=", 1) for line in path.read_text().splitlines())
+            values = dict(re.findall(r"^(pid|start)=(\d+)$", path.read_text(errors="replace"), re.MULTILINE))
+            if len(values) < 2:  # damaged by a test
+                continue
             if not (path.parent / "exit").exists() and start_time(int(values["pid"])) == values["start"]:
                 found.append(int(values["pid"]))
         return found

@@ -93,6 +93,38 @@ class StoreFailed(JobletError):
         super().__init__(f"job store failed: {detail}")
 
 
+class StoreFull(StoreFailed):
+    """There is no room to write the state; what is written already can be read."""
+
+    status = Status.RESOURCE_EXHAUSTED
+
+
+class LogMissing(JobletError):
+    """The job has run, and its log has been taken away."""
+
+    status = Status.DATA_LOSS
+
+    def __init__(self, job_id: int) -> None:
+        super().__init__(f"the log of job {job_id} is missing on the server")
+
+
+class NoRoom(JobletError):
+    """The disk that jobs would be on is full. The code is the one that gRPC has for that."""
+
+    status = Status.RESOURCE_EXHAUSTED
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"job creation failed: no space left on the disk of {path}")
+
+
+class DiskUnusable(JobletError):
+    """The disk that jobs would be on cannot be written, as one that is read-only."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        text = error.strerror or str(error)
+        super().__init__(f"job creation failed: {path}: {text[:1].lower()}{text[1:]}")
+
+
 class StoreDamaged(StoreFailed):
     """The database does not hold what it should; it is left as it is."""
 

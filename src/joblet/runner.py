@@ -12,11 +12,13 @@ from dataclasses import dataclass, field, replace
 from joblet import clock
 from joblet.admission import Admission
 from joblet.errors import (
+    DiskUnusable,
     HostUnable,
     InvalidArgument,
     JobNotFound,
     JobNotRunning,
     KeyReused,
+    NoRoom,
     ShuttingDown,
     StoreFailed,
     TransitionRefused,
@@ -85,13 +87,15 @@ class Runner:
         """Accept a job of a client with that name and role. When this returns, it is on disk and will run.
 
         With a key that the client has used before, the job is the one that it was used for, ended or not.
-        Raises InvalidArgument, KeyReused, QueueFull, HostUnable, StoreFailed or ShuttingDown, and then there is no job.
+        Raises InvalidArgument, KeyReused, NoRoom, DiskUnusable, QueueFull, HostUnable, StoreFailed or ShuttingDown, and
+        then there is no job.
         """
         order = settle(order, self._policy, role)
         if order.key and (present := await self._store.find(owner, order.key)) is not None:
             return self._again(present, order)
         if self._closing:
             raise ShuttingDown
+        self._executor.check_room()
         if self._host_error is not None:
             await self.probe()
             if self._host_error is not None:
@@ -279,6 +283,7 @@ class Runner:
             now, epoch = clock.now_ns(), self._executor.epoch
             live.job = await self._store_firmly(live, State.INITIALIZING, started_at=now, epoch=epoch)
         if found is None:
+            await self._wait_for_room(live)
             if live.stop_reason:
                 await self._end(live, Ending(State.STOPPED, -1, live.stop_reason), clock.now_ns())
                 return
@@ -290,6 +295,20 @@ class Runner:
         if not isinstance(found, (Exit, Lost)):
             found = await self._watch(live, found)
         await self._conclude(live, found)
+
+    async def _wait_for_room(self, live: Live) -> None:
+        """An accepted job does not fail for a disk that is full just now; it waits, until it is stopped."""
+        told = False
+        while not live.stop_reason:
+            try:
+                self._executor.check_room()
+            except (NoRoom, DiskUnusable) as error:
+                if not told:
+                    log.warning("job waits for the disk", extra=fields(jobId=live.job.id, error=str(error)))
+                told = True
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                return
 
     async def _watch(self, live: Live, running: Running) -> Exit | Lost:
         """Follow a job whose command has been exec'd until it has ended."""

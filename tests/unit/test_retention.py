@@ -72,6 +72,8 @@ class Files:
         self.folder = folder
         self.stuck: set[int] = set()
 
+    def check_room(self) -> None: ...
+
     async def probe(self) -> None: ...
 
     async def launch(self, job: Job) -> None:  # type: ignore[override]

@@ -24,6 +24,7 @@ from joblet.errors import (
     JobNotFound,
     JobNotRunning,
     KeyReused,
+    NoRoom,
     QueueFull,
     ShuttingDown,
     StoreFailed,
@@ -120,6 +121,7 @@ class Host:
 
     folder: Path
     epoch: str = "since this test began"
+    full: bool = False
     obedient: bool = True
     """scripted jobs end when they are told to"""
     unable: HostUnable | None = None
@@ -136,6 +138,10 @@ class Host:
     recovering: int = 0
     launched_too_early: bool = False
     """before all was found that is there already"""
+
+    def check_room(self) -> None:
+        if self.full:
+            raise NoRoom(Path("/jobs"))
 
     async def probe(self) -> None:
         if self.unable is not None:

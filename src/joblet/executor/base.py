@@ -78,6 +78,9 @@ class Executor(Protocol):
     async def probe(self) -> None:
         """Raise HostUnable when a job cannot be isolated and limited here."""
 
+    def check_room(self) -> None:
+        """Raise NoRoom or DiskUnusable when a job could not so much as be begun for the disk's sake."""
+
     async def launch(self, job: Job) -> Running:
         """Start a job; returns when its command has been exec'd.
 

@@ -33,9 +33,8 @@ from joblet.server.jobs import JobletService, JobService
 from joblet.server.listener import Listener, most_connections, raise_descriptor_limit
 from joblet.server.rpc import Codec, Gate
 from joblet.server.settings import executor_settings, policy, retention
-from joblet.server.state import StartError, database, hold, instance, settle_strangers
+from joblet.server.state import StartError, hold, instance, open_store, settle_strangers
 from joblet.server.tls import server_context
-from joblet.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +73,7 @@ async def _serve(settings: Config, config_path: Path) -> None:
     stop = _stop_signals()
     async with contextlib.AsyncExitStack() as stack:
         state_dir = stack.enter_context(hold(settings.state_dir(base)))
-        store = Store(database(state_dir))
+        store = open_store(state_dir)
         stack.push_async_callback(store.close)
         hub = LogHub()
         executor = LocalExecutor(executor_settings(settings, config_path, state_dir), instance(state_dir))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any, cast
 
 from grpclib.server import Stream
 
 from joblet.clock import rfc3339
-from joblet.errors import InvalidArgument
+from joblet.errors import InvalidArgument, LogMissing
 from joblet.executor.base import Executor
 from joblet.job import Job, Limits, Order, Receipt, State
 from joblet.logs import LogHub
@@ -105,7 +106,10 @@ class JobletService(pb.JobletServiceBase):
             source = self._hub.read(job.id, path, message.offset)
         else:
             await self._hub.until(live.launched)
+            job = live.job
             source = self._hub.follow(job.id, path, message.offset, live.ended)
+        if job.exec_at is not None and _is_missing(path):
+            raise LogMissing(job.id)
         async with aclosing(source):
             async for chunk in source:
                 yield chunk
@@ -140,6 +144,10 @@ class JobletService(pb.JobletServiceBase):
         if job.state is State.PENDING:
             return f"waiting for a slot, place {self._runner.place(job)} in the queue"
         return job.reason
+
+
+def _is_missing(path: Path) -> bool:
+    return not path.exists()
 
 
 def _receipt(receipt: Receipt | None) -> pb.Receipt | None:

@@ -16,6 +16,11 @@ from joblet.store import Store
 
 log = logging.getLogger(__name__)
 
+_RESERVE = 8 << 20
+"""bytes: the database's write-ahead log, what its connections share, and as much again"""
+_LEAST = 1 << 20
+"""bytes; a disk that has not so much left is full"""
+
 
 class StartError(Exception):
     """The server cannot start; the message says why."""
@@ -31,7 +36,9 @@ def hold(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise StartError(f"state directory {path}: {error.strerror}") from None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # A record lock dies with this process. A flock(2) would live on in a shim that has been forked and has yet to
+        # exec when the server is killed, and keep the next server out.
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield path
     except BlockingIOError:
         raise StartError(f"state directory {path} is in use by another joblet server") from None
@@ -42,6 +49,35 @@ def hold(path: Path) -> Iterator[Path]:
 def database(state_dir: Path) -> Path:
     """Where the jobs are recorded."""
     return state_dir / "joblet.db"
+
+
+def open_store(state_dir: Path) -> Store:
+    """The database. On a full disk it is opened with the room that an earlier server kept for that. Raises StoreFailed.
+
+    A server that starts is what makes room: it lists, tells and deletes what has ended.
+    """
+    reserve = state_dir / "reserve"
+    full = _free(state_dir) < _LEAST
+    if full:
+        log.warning("the disk is full", extra=fields(path=str(state_dir)))
+        with contextlib.suppress(OSError):
+            reserve.unlink(missing_ok=True)
+    store = Store(database(state_dir))
+    # On a full disk jobs' output would take what is left of it at once, and leave nothing for the next start.
+    size = min(_free(state_dir) - _LEAST // 4, _RESERVE) if full else _RESERVE
+    if size > 0 and not reserve.exists() and (full or _free(state_dir) > 2 * _RESERVE):
+        with contextlib.suppress(OSError), open(reserve, "wb", opener=_private) as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    return store
+
+
+def _free(folder: Path) -> int:
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def instance(state_dir: Path) -> str:

@@ -20,6 +20,12 @@ def is_damage(error: sqlite3.DatabaseError) -> bool:
     return not isinstance(error, sqlite3.OperationalError)
 
 
+def is_full(error: sqlite3.Error) -> bool:
+    """Whether there was no room to write. Without any, not even the file that connections share can be made."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE
+
+
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the database to the newest schema. Raises StoreFailed when it is newer than this program knows."""
     steps = _steps()

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import dataclasses
 import json
+import logging
+import os
 import queue
 import sqlite3
 import threading
@@ -19,32 +22,42 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from joblet.errors import StoreDamaged, StoreFailed, TransitionRefused
+from joblet.errors import StoreDamaged, StoreFailed, StoreFull, TransitionRefused
 from joblet.job import Job, Order, Receipt, State, sources
 from joblet.store.rows import COLUMNS, columns_of, job_of
-from joblet.store.schema import check, is_damage, migrate
+from joblet.store.schema import check, is_damage, is_full, migrate
+
+log = logging.getLogger(__name__)
 
 _BATCH = 256
 """changes in one commit at most; bounds the time the first of them waits"""
+_ROOM = 4 << 20
+"""bytes of the write-ahead log, as many as SQLite lets it have before it begins it anew"""
+_KEEP_SIZE = 1
 _ENDED = "ended_at IS NOT NULL AND deleted = 0"
 """as the index jobs_ended has it"""
 
 
 class Store:
-    """Jobs on disk. Every method raises StoreFailed when the database cannot do its part."""
+    """Jobs on disk. A method that cannot do its part raises StoreFailed, or StoreFull for want of room."""
 
     def __init__(self, path: Path) -> None:
         """Open or create the database at `path` and migrate it."""
         self._loop = asyncio.get_running_loop()
         self._changes: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
         self._closed = False
+        self._path = path
+        self._damaged = False
         try:
             self._write = _connect(path)
             check(self._write)
             migrate(self._write)
             self._read = _connect(path)
         except sqlite3.DatabaseError as error:
-            raise StoreDamaged(path, str(error)) if is_damage(error) else StoreFailed(f"{path}: {error}") from error
+            if is_damage(error):
+                raise StoreDamaged(path, str(error)) from error
+            raise (StoreFull if is_full(error) else StoreFailed)(f"{path}: {error}") from error
+        _make_room(path)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
         self._writer = threading.Thread(target=self._commit_batches, name="store-writer")
         self._writer.start()
@@ -62,7 +75,10 @@ class Store:
         """Record a new job in `state` (PENDING or INITIALIZING): the job with its id, and whether it is new.
 
         It is not when the owner has a job with the order's key already; that is the one, and nothing has changed.
+        A database that was found damaged takes no more: they would be lost with it.
         """
+        if self._damaged:
+            raise StoreFailed("the database is damaged")
         columns = columns_of(order, owner, state, now, epoch)
         marks = ", ".join("?" * len(columns))
         sql = (
@@ -185,14 +201,25 @@ class Store:
         return [job_id for (job_id,) in await self._query(sql, json.dumps(list(job_ids)))]
 
     async def _jobs(self, clause: str, *values: Any) -> list[Job]:
-        return [job_of(row) for row in await self._query(f"SELECT {COLUMNS} FROM jobs {clause}", *values)]
+        rows = await self._query(f"SELECT {COLUMNS} FROM jobs {clause}", *values)
+        try:
+            return [job_of(row) for row in rows]
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._failure(sqlite3.DatabaseError(f"the row of a job cannot be read: {error!r}")) from error
 
     async def _query(self, sql: str, *values: Any) -> list[Any]:
         self._check_open()
         try:
             return await self._loop.run_in_executor(self._reader, lambda: self._read.execute(sql, values).fetchall())
         except sqlite3.Error as error:
-            raise StoreFailed(str(error)) from error
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> StoreFailed:
+        """What a client is told. Damage is told to the operator too, once: there are as many such calls as come."""
+        if isinstance(error, sqlite3.DatabaseError) and is_damage(error) and not self._damaged:
+            self._damaged = True
+            log.error(str(StoreDamaged(self._path, str(error))))
+        return (StoreFull if isinstance(error, sqlite3.Error) and is_full(error) else StoreFailed)(str(error))
 
     async def _change(self, sql: str, values: tuple[Any, ...] = ()) -> Any:
         """Run one statement in the writer's next commit; the row it returns, if any."""
@@ -233,7 +260,7 @@ class Store:
             if len(batch) > 1 and not isinstance(error, sqlite3.OperationalError):
                 # one bad change must not fail its neighbours; a full disk or a locked file fails them all
                 return partial(_call_all, [self._commit([change]) for change in batch])
-            return partial(_call_all, [partial(_fail, change.done, StoreFailed(str(error))) for change in batch])
+            return partial(_call_all, [partial(_fail, change.done, self._failure(error)) for change in batch])
         return partial(_settle, batch, rows)
 
 
@@ -267,3 +294,17 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     return connection
+
+
+def _make_room(path: Path) -> None:
+    """Give the write-ahead log the room that it will need: on a full disk the ends of jobs and deletions can be stored.
+
+    Its length stays (FALLOC_FL_KEEP_SIZE, fallocate(2)); SQLite begins it anew when it can, and does not cut it.
+    """
+    with contextlib.suppress(OSError):
+        fd = os.open(f"{path}-wal", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            # Where it fails, as on a disk that is full by now, there is no more to be had.
+            ctypes.CDLL(None).fallocate(fd, _KEEP_SIZE, ctypes.c_int64(0), ctypes.c_int64(_ROOM))
+        finally:
+            os.close(fd)

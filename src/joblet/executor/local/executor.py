@@ -70,6 +70,7 @@ class LocalExecutor:
         self._settings = settings
         self._jobs = settings.state_dir / "jobs"
         self._jobs.mkdir(mode=0o700, exist_ok=True)
+        self._strays = monitor.Strays(self._jobs)
         self._ranges = ranges.IdRanges(settings.id_base, settings.id_ranges)
         self._instance = instance
         self.epoch = monitor.boot_id()
@@ -105,6 +106,10 @@ class LocalExecutor:
             raise HostUnable(str(error)) from error
         finally:
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+    def check_room(self) -> None:
+        """Raise NoRoom or DiskUnusable when the state directory's disk takes no job."""
+        files.check_room(self._jobs)
 
     async def launch(self, job: Job) -> Shim:
         """Start a job; returns when its command has been exec'd. Raises LaunchFailed.
@@ -155,26 +160,39 @@ class LocalExecutor:
                 # Between its start and its report, which is a matter of milliseconds.
                 await asyncio.sleep(_RECOVER_PAUSE)
         except BadRecord as error:
-            return Lost(f"lost: {error}")
+            return await self._end_damaged(directory, name, str(error))
         pidfd = monitor.open_process(who, self.epoch) if who is not None else None
         if who is None or pidfd is None:
-            return Lost("lost: its monitor cannot be found")
+            return await self._end_damaged(directory, name, "its monitor cannot be found")
         process = Process(who.pid, pidfd, child=False)
         if started is None:  # it hangs; and it must not begin when it is said to have failed
             process.send_signal(signal.SIGKILL)
             await process.wait()
             return await self._conclude(directory, name)
-        base = (directory / "work").stat(follow_symlinks=False).st_uid
+        try:
+            base = (directory / "work").stat(follow_symlinks=False).st_uid
+        except OSError:
+            process.close()
+            return await self._end_damaged(directory, name, "its work directory is missing")
         self._ranges.claim(base)
         return Shim(self, directory, name, process, started, base)
 
     async def _take_up(self, job: Job, directory: Path) -> Exit | Lost | None:
-        """What an earlier server's job has come to that has no monitor."""
+        """What an earlier server's job has come to that has no monitor, or one that does not hold its lock."""
+        if not (directory / "exit").exists() and (fault := self._strays.fault(directory)):
+            return await self._end_damaged(directory, directory.name, fault)
         if monitor.has_begun(directory):
             return await self._conclude(directory, str(job.id))
         if job.state is State.INITIALIZING:
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
         return None
+
+    async def _end_damaged(self, directory: Path, name: str, reason: str) -> Lost:
+        """End what there is of a job that cannot be followed: it must not run on with nobody to know of it."""
+        await self._strays.kill(directory)
+        with contextlib.suppress(HostUnable):
+            await asyncio.to_thread(self._cgroups.clean, name)
+        return Lost(f"lost: {reason}")
 
     async def disk_bytes(self, job_id: int) -> int:
         """What an ended job takes of the disk."""
@@ -191,17 +209,14 @@ class LocalExecutor:
     async def end_stranger(self, job_id: int) -> bool:
         """End a job that no record knows, whoever launched it; False when it does not run."""
         directory = self._jobs / str(job_id)
-        if not monitor.lives(directory):
-            return False
         with contextlib.suppress(BadRecord):
             who = record.read_monitor(directory)
-            pidfd = monitor.open_process(who, self.epoch) if who is not None else None
-            if who is not None and pidfd is not None:
+            if who is not None and (pidfd := monitor.open_process(who, self.epoch)) is not None:
                 process = Process(who.pid, pidfd, child=False)
                 process.send_signal(signal.SIGUSR1)
                 await process.wait()
                 return True
-        return False
+        return await self._strays.kill(directory)
 
     async def clean_leftovers(self, live: set[str]) -> None:
         """Remove control groups of jobs that are no more, and what is left of probes that a killed server began."""
@@ -325,8 +340,8 @@ class LocalExecutor:
     def _why_lost(self, who: record.Monitor | None) -> str:
         return "the host was rebooted" if who is not None and who.boot != self.epoch else "its monitor was killed"
 
-    async def _finished(self, directory: Path, name: str, base: int) -> Exit | Lost:
-        end = await self._conclude(directory, name)
+    async def _finished(self, directory: Path, name: str, base: int, reason: str) -> Exit | Lost:
+        end = await self._conclude(directory, name, reason)
         self._ranges.give_back(base)
         return end
 
@@ -353,7 +368,9 @@ class Shim:
     async def wait(self) -> Exit | Lost:
         """Wait until the monitor has ended; what its record says."""
         await self._process.wait()
-        return await self._executor._finished(self._directory, self._name, self._base)
+        # As on a disk that has failed; of one that is not our child we do not know.
+        reason = "its monitor could not write its record" if self._process.ended_by_itself else ""
+        return await self._executor._finished(self._directory, self._name, self._base, reason)
 
     def stop(self) -> None:
         """SIGTERM to the job, SIGKILL after the grace period: the monitor sees to both."""

@@ -1,4 +1,4 @@
-"""What lies in a job's directory, beside the records."""
+"""Jobs' directories: room for them, and what lies in them beside the records."""
 
 from __future__ import annotations
 
@@ -6,6 +6,26 @@ import contextlib
 import os
 import shutil
 from pathlib import Path
+
+from joblet.errors import DiskUnusable, NoRoom
+
+_ROOM = 1 << 20
+"""bytes; a job's own files take 40 KB, and there may be several at a time"""
+_FILES = 16
+
+
+def check_room(folder: Path) -> None:
+    """Raise NoRoom or DiskUnusable when the folder's disk takes no job.
+
+    What the disk keeps for root stays for records: jobs, who are not root, could not write there.
+    """
+    try:
+        disk = os.statvfs(folder)
+        os.utime(folder)  # a disk that the kernel gave up after an error does not say so in its flags
+    except OSError as error:
+        raise DiskUnusable(folder, error) from None
+    if disk.f_bavail * disk.f_frsize < _ROOM or (disk.f_files and disk.f_favail < _FILES):
+        raise NoRoom(folder)
 
 
 def remove(directory: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from pathlib import Path
 
 from joblet.executor.local.record import Monitor
+from joblet.executor.local.spawn import Process
 
 
 def boot_id() -> str:
@@ -43,6 +45,61 @@ def open_process(monitor: Monitor, boot: str) -> int | None:
         os.close(pidfd)
         return None
     return pidfd
+
+
+class Strays:
+    """The shims that an earlier server left, for jobs whose files do not tell; looked for once, when it matters."""
+
+    def __init__(self, jobs: Path) -> None:
+        """`jobs` is the directory that holds the jobs' own."""
+        self._jobs = jobs
+        self._pids: dict[str, list[int]] | None = None
+
+    def fault(self, directory: Path) -> str:
+        """What is wrong with a directory whose job has such a shim and no lock; empty when it has none."""
+        if not self._of(directory):
+            return ""
+        return "its lock is missing" if directory.exists() else "its directory is missing"
+
+    async def kill(self, directory: Path) -> bool:
+        """Kill those of a job, and their children with them; False when there are none."""
+        pidfds = [(pid, _open_in(directory, pid)) for pid in self._of(directory)]
+        processes = [Process(pid, pidfd, child=False) for pid, pidfd in pidfds if pidfd is not None]
+        for process in processes:
+            process.send_signal(signal.SIGKILL)
+        for process in processes:
+            await process.wait()
+        return bool(processes)
+
+    def _of(self, directory: Path) -> list[int]:
+        if self._pids is None:
+            self._pids = {}
+            for entry in os.listdir("/proc"):
+                if entry.isdecimal() and (folder := _folder(int(entry))) is not None and folder.parent == self._jobs:
+                    self._pids.setdefault(folder.name, []).append(int(entry))
+        return self._pids.get(directory.name, [])
+
+
+def _open_in(directory: Path, pid: int) -> int | None:
+    """A pidfd of the shim with this pid, if it still is that directory's."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return None
+    if _folder(pid) != directory:
+        os.close(pidfd)
+        return None
+    return pidfd
+
+
+def _folder(pid: int) -> Path | None:
+    """The directory that a shim has as descriptor 4 (PROTOCOL.md), also if it has been removed (proc_pid_fd(5))."""
+    try:
+        if not Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"joblet-shim\0"):
+            return None
+        return Path(os.readlink(f"/proc/{pid}/fd/4").removesuffix(" (deleted)"))
+    except OSError:
+        return None
 
 
 def _start_time(pid: int) -> int | None:

@@ -28,6 +28,8 @@ class Process:
         self.pid = pid
         self.was_killed = False
         """a child that ended by a signal"""
+        self.ended_by_itself = False
+        """a child that did not"""
         self._pidfd = pidfd
         self._child = child
         self._ended = asyncio.Event()
@@ -54,6 +56,7 @@ class Process:
         if self._child:
             end = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
             self.was_killed = end is not None and end.si_code in (os.CLD_KILLED, os.CLD_DUMPED)
+            self.ended_by_itself = not self.was_killed
         self.close()
 
 
