@@ -15,7 +15,7 @@ PROTO = ROOT / "src/joblet/proto"
 PYTHONS = ("3.11", "3.12", "3.13")
 PROJECT = nox.project.load_toml("pyproject.toml")
 
-nox.options.sessions = ["lint", "codegen_check", "tests"]
+nox.options.sessions = ["lint", "codegen_check", "tests", "vm"]
 nox.options.default_venv_backend = "virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
@@ -126,6 +126,12 @@ def tests(session: nox.Session) -> None:
     session.install(".", *group("test"))
     selection = [] if session.posargs or session.python == PRESENT[0] else ["-m", "not load"]
     session.run("pytest", *selection, *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def vm(session: nox.Session) -> None:
+    """The tests that depend on the machine, in a booted one with systemd and control groups v2 only (root, qemu)."""
+    session.run("tests/vm/pytest", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none")

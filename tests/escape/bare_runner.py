@@ -56,9 +56,6 @@ class BareRun:
         await self.process.wait()
         return self._log.read_bytes()[offset:]
 
-    async def lives(self) -> bool:
-        return self.process.returncode is None
-
     async def stop(self) -> None:
         """As one stops a program by its pid: by hoping that it is still the one."""
         with contextlib.suppress(ProcessLookupError):

@@ -149,6 +149,9 @@ KERNEL = kernel_options()
 CAP_SYS_RESOURCE = 24
 
 OBSTACLES: list[tuple[tuple[str, ...], Callable[[], bool], str]] = [
+    (("list the users' homes",), none_of("/home/*"), "no user of this host has a home"),
+    (("open the processors' registers",), none_of("/dev/cpu/0/*"), "this host has no /dev/cpu (module msr)"),
+    (("open the sockets to the hypervisor",), none_of("/dev/vsock"), "this host has no /dev/vsock"),
     (("press a magic key (sysrq-trigger)",), lacks("MAGIC_SYSRQ"), "this kernel has no magic keys"),
     (("read the kernel's memory (kcore)",), lacks("PROC_KCORE"), "this kernel has no /proc/kcore"),
     (

@@ -27,8 +27,6 @@ class Run(Protocol):
     async def output(self, offset: int) -> bytes:
         """All of its output from a byte on; waits for its end."""
 
-    async def lives(self) -> bool: ...
-
     async def stop(self) -> None:
         """End it, as a user would. No error when it has ended before."""
 
@@ -66,9 +64,6 @@ class JobRun:
 
     async def output(self, offset: int) -> bytes:
         return b"".join([chunk async for chunk in self._job.logs(offset=offset)])
-
-    async def lives(self) -> bool:
-        return not (await self._job.status()).ended
 
     async def stop(self) -> None:
         with contextlib.suppress(FailedPrecondition):

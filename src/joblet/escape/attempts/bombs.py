@@ -104,23 +104,24 @@ def inode_bomb_work(context: Context) -> str:
 
 @attempt("use the processors without end", "absent", limits={"max_cpu": 10})
 def cpu_bomb(context: Context) -> str:
-    """Four busy processes for a second, by the kernel's own account. A busy machine gives them less, never more."""
+    """Four busy processes, until they got a second of processor time or five have passed, of which 10% are half a
+    second. A busy machine gives less, never more."""
     begin = time.monotonic()
     children = []
     for _ in range(4):
         child = os.fork()
         if child == 0:
-            while time.monotonic() < begin + 1:
+            while time.process_time() < 0.25 and time.monotonic() < begin + 5:
                 pass
             os._exit(0)
         children.append(child)
     for child in children:
         os.waitpid(child, 0)
     use = resource.getrusage(resource.RUSAGE_CHILDREN)
-    share = (use.ru_utime + use.ru_stime) / (time.monotonic() - begin)
-    if share < 0.3:
-        raise Absent(f"got {share:.0%} of a processor")
-    return f"got {share:.0%} of a processor, 10% were granted"
+    got = f"got {use.ru_utime + use.ru_stime:.2f} s of processor time in {time.monotonic() - begin:.1f} s"
+    if use.ru_utime + use.ru_stime < 0.75:
+        raise Absent(got)
+    return got
 
 
 def fill(folder: str, megabytes: int, context: Context) -> str:

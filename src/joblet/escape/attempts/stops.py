@@ -103,14 +103,14 @@ def fork_on(context: Context) -> str:
     return "nobody stopped it"
 
 
-@attempt("end everything that can be signalled (kill -1)", "absent", observed=True, harmful=True)
-def kill_all(context: Context) -> str:
-    """The observer looks whether the victims live."""
-    if os.fork() == 0:  # one that it may end, so that the call is not refused for want of any
+@attempt("signal everything that can be signalled (kill -1)", "absent", observed=True)
+def signal_all(context: Context) -> str:
+    """By one that processes ignore, if they do not wait for it. The observer asks the victim, which does."""
+    if os.fork() == 0:  # one that it may signal, so that the call is not refused for want of any
         signal.pause()
-    os.kill(-1, signal.SIGKILL)
+    os.kill(-1, signal.SIGURG)
     tell(sent=True)
-    return "sent SIGKILL to all"
+    return "sent SIGURG to all"
 
 
 @attempt("have a stop hit another process by a pid that is used again", "absent", observed=True)

@@ -1,0 +1,96 @@
+"""The shim's own tests once more, against a shim that looks for its own mistakes: address and undefined behaviour."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toolchain import ROOT, SHIM, find_with, load_build
+
+pytestmark = [
+    pytest.mark.load,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="isolation needs root on Linux"),
+]
+
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+COMPILERS = {"clang": "clang and libclang-rt-14-dev", "gcc": "gcc"}
+SMALL = "volatile char few[4]; for (volatile int i = 0; i <= 4; i++) few[i] = 0;"
+TESTS = sorted((ROOT / "tests/host").glob("test_shim*.py"))
+
+
+def compile_shim(sources: Path, directory: Path) -> Path:
+    """A shim that ends with SIGABRT at its first mistake. The libraries are loaded before it has a root of its own."""
+    compiler = find_with(SANITIZERS, directory, COMPILERS)
+    # With overflow defined, which is right for users, the sanitizer would not look for it.
+    flags = [flag for flag in load_build().FLAGS if flag not in ("-O2", "-fno-strict-overflow")]
+    shim = directory / "joblet-shim"
+    files = sorted(map(str, sources.glob("*.c")))
+    subprocess.run([compiler, *flags, "-O1", "-g", *SANITIZERS, *files, "-o", str(shim)], check=True)
+    return shim
+
+
+def run_tests(shim: Path, *arguments: str) -> tuple[int, str, list[str]]:
+    """Exit status and words of pytest, and what the sanitizers reported.
+
+    Inside its own root a mistaken init cannot report, having no file of the host any more: it dies, and its job does
+    not end as the test expects. What the parser allots lives as long as the monitor; so there is no look for leaks.
+    """
+    reports = shim.parent / "reports"
+    reports.mkdir()
+    options = f"abort_on_error=1:log_path={reports}/report"
+    environment = {
+        "JOBLET_TEST_SHIM": str(shim),
+        "ASAN_OPTIONS": f"detect_leaks=0:detect_stack_use_after_return=1:strict_string_checks=1:{options}",
+        "UBSAN_OPTIONS": f"print_stacktrace=1:{options}",
+    }
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    result = subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    return result.returncode, result.stdout, [path.read_text() for path in sorted(reports.iterdir())]
+
+
+def test_the_shims_tests_pass_under_sanitizers(tmp_path: Path) -> None:
+    """All of them; none is left out."""
+    status, output, reports = run_tests(compile_shim(SHIM, tmp_path), *map(str, TESTS))
+    assert reports == []
+    assert status == 0, output[-8000:]
+    passed = re.search(r"(\d+) passed", output)
+    assert passed is not None
+    assert int(passed[1]) > 150
+
+
+@pytest.mark.parametrize(
+    ("file", "function", "mistake", "reported"),
+    [
+        ("monitor.c", "monitor_conclude", "char *end = malloc(8); end[strlen(end) + 8] = 0;", "heap-buffer-overflow"),
+        (
+            "monitor.c",
+            "monitor_conclude",
+            "int most = INT_MAX; (void)(most + monitor->init);",
+            "signed integer overflow",
+        ),
+        ("init.c", "init_run", SMALL, "index 4 out of bounds"),
+        ("privileges.c", "drop_privileges", SMALL, None),
+    ],
+)
+def test_a_mistake_in_the_shim_would_be_found(
+    tmp_path: Path, file: str, function: str, mistake: str, reported: str | None
+) -> None:
+    sources = tmp_path / "shim"
+    sources.mkdir()
+    for path in SHIM.glob("*.[ch]"):
+        (sources / path.name).write_bytes(path.read_bytes())
+    text, count = re.subn(rf"(\n\w+ {function}\([^)]*\)\n{{\n)", rf"\1    {mistake}\n", (sources / file).read_text())
+    assert count == 1
+    (sources / file).write_text(f"#include <limits.h>\n#include <stdlib.h>\n{text}")
+    one = f"{ROOT}/tests/host/test_shim.py::test_a_command_runs_and_its_exit_code_is_recorded"
+    status, _, reports = run_tests(compile_shim(sources, tmp_path), one)
+    assert status == 1
+    assert len(reports) == (reported is not None)
+    assert reported is None or reported in reports[0]
