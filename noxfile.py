@@ -128,6 +128,13 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", *selection, *session.posargs)
 
 
+@nox.session(python=PYTHONS[0])
+def crash(session: nox.Session) -> None:
+    """Kill the server at 200 random instants under load; `-- --seed N --cycles N` to choose (root, 5 minutes)."""
+    session.install(".", *group("test"))
+    session.run("python", "tests/fault/crash_loop.py", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
 @nox.session(venv_backend="none")
 def vm(session: nox.Session) -> None:
     """The tests that depend on the machine, in a booted one with systemd and control groups v2 only (root, qemu)."""

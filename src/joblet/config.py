@@ -129,6 +129,8 @@ class GrpcSection(_Section):
     maxSendMsgSize: int = Field(default=4_194_304, ge=131_072, le=MAX_INT32)
     """bytes"""
     keepAliveTime: Duration = Field(default=30.0, ge=1)
+    maxConnections: int = Field(default=10_000, ge=1, le=1_000_000)
+    """more are closed at once"""
 
 
 class ServerSection(_Section):

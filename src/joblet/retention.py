@@ -20,7 +20,12 @@ from joblet.store import Store
 log = logging.getLogger(__name__)
 
 _PAUSE_SECONDS = 30.0
-"""between two looks at all ended jobs, at least"""
+"""between two looks at the ended jobs, at least"""
+_BATCH = 200
+"""ended jobs looked at, or measured, at a time: a long history holds nobody up"""
+
+Ended = tuple[int, int, int]
+"""of an ended job: when, its id, and the bytes it takes of the disk"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +39,18 @@ class Retention:
     """of logs and work directories together"""
 
 
-def due(ended: Iterable[tuple[int, int, int]], retention: Retention, now: int) -> list[int]:
-    """Ids of the jobs to be removed, those that ended first first. `ended` is (id, ended_at, bytes) in that order."""
-    jobs = list(ended)
-    surplus = len(jobs) - retention.max_jobs if retention.max_jobs else 0
-    excess = sum(size for _, _, size in jobs) - retention.max_bytes if retention.max_bytes else 0
+def due(longest_ended: Iterable[Ended], count: int, size: int, retention: Retention, now: int) -> list[Ended]:
+    """Those to be removed. All that have ended are `count` and take `size` bytes."""
+    surplus = count - retention.max_jobs if retention.max_jobs else 0
+    excess = size - retention.max_bytes if retention.max_bytes else 0
     oldest = now - round(retention.max_age * 1e9) if retention.max_age else -1
-    going: list[int] = []
-    for job_id, ended_at, size in jobs:
+    going: list[Ended] = []
+    for job in longest_ended:
+        ended_at, _, job_size = job
         if not (ended_at <= oldest or len(going) < surplus or excess > 0):
             break
-        going.append(job_id)
-        excess -= size
+        going.append(job)
+        excess -= job_size
     return going
 
 
@@ -109,20 +114,33 @@ class Janitor:
                 await self._news.wait()
 
     async def _look(self) -> None:
-        ended = await self._store.ended()
-        if self._retention.max_bytes:
-            ended = [(job_id, at, size or await self._measure(job_id)) for job_id, at, size in ended]
-        going = [job_id for job_id in due(ended, self._retention, clock.now_ns()) if not self._hub.is_read(job_id)]
-        for job_id in going:
-            if await self._store.delete(job_id):
-                await self._remove(job_id)
-        if going:
-            log.info("ended jobs removed", extra=fields(count=len(going), kept=len(ended) - len(going)))
+        bounds = self._retention
+        if bounds == Retention():
+            return
+        if bounds.max_bytes:
+            await self._measure_all(await self._store.unmeasured())
+        count = await self._store.count_ended() if bounds.max_jobs else 0
+        size = await self._store.sum_disk_bytes() if bounds.max_bytes else 0
+        now, after, removed = clock.now_ns(), (-1, 0), 0
+        while batch := await self._store.ended(_BATCH, after):
+            going = due(batch, count, size, bounds, now)
+            for ended_at, job_id, job_size in going:
+                after, count, size = (ended_at, job_id), count - 1, size - job_size
+                if not self._hub.is_read(job_id) and await self._store.delete(job_id):
+                    await self._remove(job_id)
+                    removed += 1
+            if len(going) < len(batch):
+                break
+        if removed:
+            log.info("ended jobs removed", extra=fields(count=removed))
 
-    async def _measure(self, job_id: int) -> int:
+    async def _measure_all(self, jobs: list[int]) -> None:
+        for start in range(0, len(jobs), _BATCH):  # which share a commit
+            await asyncio.gather(*map(self._measure, jobs[start : start + _BATCH]))
+
+    async def _measure(self, job_id: int) -> None:
         size = await self._executor.disk_bytes(job_id)
         await self._store.set_disk_bytes(job_id, max(size, 1))
-        return size
 
     def _start(self, jobs: list[int]) -> None:
         task = asyncio.create_task(self._remove_all(jobs))

@@ -55,7 +55,7 @@ def test_a_job_whose_shim_has_not_begun_is_launched(left, stock, reached: str) -
     assert started(server, stock) == (("COMPLETED", 0, "exit code 0"), b"once\n")
 
 
-@pytest.mark.parametrize("reached", ["nothing", "lock", "monitor"])
+@pytest.mark.parametrize("reached", ["nothing", "lock", "monitor", "empty monitor"])
 @pytest.mark.parametrize("state", ["INITIALIZING", "RUNNING"])
 def test_a_job_that_may_have_run_before_a_reboot_is_not_run_again(left, stock, state: str, reached: str) -> None:
     """Of its files any may have been lost with the page cache."""
@@ -64,8 +64,9 @@ def test_a_job_that_may_have_run_before_a_reboot_is_not_run_again(left, stock, s
     if reached != "nothing":
         (directory / "work").mkdir(parents=True)
         (directory / "lock").touch()
-    if reached == "monitor":
-        (directory / "monitor").write_text("pid=1\nstart=1\nboot=an-earlier-boot\n")
+    if "monitor" in reached:
+        text = "pid=1\nstart=1\nboot=an-earlier-boot\n"
+        (directory / "monitor").write_text("" if "empty" in reached else text)
     assert started(server, stock) == (REBOOTED, b"")
 
 

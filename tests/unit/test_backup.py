@@ -24,7 +24,7 @@ async def fill(path: Path, count: int) -> None:
 async def count(path: Path) -> int:
     store = Store(path)
     try:
-        return len(await store.ids())
+        return len(await store.newest(1000, 1000))
     finally:
         await store.close()
 

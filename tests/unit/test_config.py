@@ -66,7 +66,12 @@ def test_the_file_of_the_specification_is_read(file: Path) -> None:
         "jobTimeout": 3600.0,
         "cleanupTimeout": 5.0,
     }
-    assert config.grpc.model_dump() == {"maxRecvMsgSize": 524288, "maxSendMsgSize": 4194304, "keepAliveTime": 30.0}
+    assert config.grpc.model_dump() == {
+        "maxRecvMsgSize": 524288,
+        "maxSendMsgSize": 4194304,
+        "keepAliveTime": 30.0,
+        "maxConnections": 10_000,
+    }
 
 
 def test_its_values_are_the_defaults(file: Path) -> None:

@@ -333,3 +333,10 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
 TestStoreAgainstModel = StoreAgainstModel.TestCase
 TestStoreAgainstModel.settings = settings(max_examples=25, stateful_step_count=12, deadline=None)
+
+
+async def test_ids_that_no_job_has_are_told(store: Store) -> None:
+    made = [await create(store) for _ in range(3)]
+    assert [job.id for job in made] == [1, 2, 3]
+    assert await store.unknown([7, 2, 0, 5]) == [0, 5, 7]
+    assert await store.unknown([]) == []

@@ -30,6 +30,7 @@ from joblet.retention import Janitor
 from joblet.runner import Runner
 from joblet.server.descriptors import Descriptors
 from joblet.server.jobs import JobletService, JobService
+from joblet.server.listener import Listener, most_connections, raise_descriptor_limit
 from joblet.server.rpc import Codec, Gate
 from joblet.server.settings import executor_settings, policy, retention
 from joblet.server.state import StartError, database, hold, instance, settle_strangers
@@ -69,6 +70,7 @@ def serve(config_path: Path) -> int:
 async def _serve(settings: Config, config_path: Path) -> None:
     base = config_path.parent
     tls = server_context(settings.security, base)
+    descriptors = raise_descriptor_limit()
     stop = _stop_signals()
     async with contextlib.AsyncExitStack() as stack:
         state_dir = stack.enter_context(hold(settings.state_dir(base)))
@@ -90,7 +92,7 @@ async def _serve(settings: Config, config_path: Path) -> None:
         most = min(settings.grpc.maxSendMsgSize, _STOCK_MESSAGE)
         server = _grpc_server(settings, [JobletService(runner, executor, hub, most), JobService(janitor)])
         gate = Gate(server, settings.grpc.maxRecvMsgSize)
-        address = await _listen(server, settings, tls)
+        address = _listen(server, settings, tls, descriptors)
         log.info(
             "server accepting connections",
             extra=fields(address=address[0], port=address[1], version=__version__, stateDir=str(state_dir)),
@@ -130,24 +132,27 @@ def _grpc_server(settings: Config, services: list[JobletService | JobService]) -
         codec=Codec(descriptors, settings.grpc.maxSendMsgSize),
         config=Configuration(
             _keepalive_time=settings.grpc.keepAliveTime,
-            _keepalive_permit_without_calls=True,
-            _http2_max_pings_without_data=0,
-            _http2_min_sent_ping_interval_without_data=settings.grpc.keepAliveTime,
             http2_connection_window_size=_CONNECTION_WINDOW,
             http2_stream_window_size=_STREAM_WINDOW,
         ),
     )
 
 
-async def _listen(server: Server, settings: Config, tls: ssl.SSLContext) -> tuple[str, int]:
+def _listen(server: Server, settings: Config, tls: ssl.SSLContext, descriptors: int) -> tuple[str, int]:
     host, port = settings.server.address, settings.server.port
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.create_server((host, port), family=family, backlog=1024)
+        listening = socket.create_server((host, port), family=family, backlog=4096)
     except OSError as error:
         raise StartError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
-    listening.setblocking(False)
-    await server.start(sock=listening, ssl=tls, backlog=1024)
+    wanted = settings.grpc.maxConnections
+    most = most_connections(wanted, descriptors, settings.joblet.maxConcurrentJobs)
+    if most < wanted:
+        log.warning(
+            "the limit of open files allows fewer connections than grpc.maxConnections",
+            extra=fields(connections=most, maxConnections=wanted, openFiles=descriptors),
+        )
+    Listener(server, listening, tls, most).start()
     name = listening.getsockname()
     return name[0], name[1]
 

@@ -1,4 +1,4 @@
-"""The protocol as google's protobuf library knows it: for server reflection, and to refuse malformed requests."""
+"""The protocol as google's protobuf library knows it: for reflection, malformed requests, and what must be fast."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib import resources
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClassesForFiles
 
 
@@ -21,12 +21,16 @@ class Descriptors:
             self.pool.Add(file)
         self._messages = GetMessageClassesForFiles([file.name for file in files], self.pool)
 
+    def message(self, name: str) -> type[Message]:
+        """The class of `joblet.NAME`."""
+        return self._messages[f"joblet.{name}"]
+
     def check(self, name: str, data: bytes) -> None:
         """Raise ValueError unless `data` is a well-formed message `joblet.NAME`.
 
         betterproto2 reads a message that is cut off inside a field as if the field ended there.
         """
         try:
-            self._messages[f"joblet.{name}"].FromString(data)
+            self.message(name).FromString(data)
         except DecodeError as error:
             raise ValueError(str(error)) from error

@@ -18,14 +18,12 @@ from joblet.proto import joblet as pb
 from joblet.retention import Janitor
 from joblet.runner import Runner, parse_id
 from joblet.server.auth import caller
+from joblet.server.descriptors import Descriptors
+from joblet.server.page import JobEncoder, Page
 from joblet.server.rpc import Encoded
 
-_PAGE = 1000
-"""jobs read from the store at a time"""
-_ENTRY_OVERHEAD = 6
-"""bytes of a repeated message's tag and length, at most"""
-_JOBS_OVERHEAD = 16
-"""bytes of the other fields of Jobs"""
+_BATCH = 200
+"""jobs of a list encoded in one turn of the loop"""
 
 
 class JobletService(pb.JobletServiceBase):
@@ -37,6 +35,7 @@ class JobletService(pb.JobletServiceBase):
         self._executor = executor
         self._hub = hub
         self._max_message = max_message
+        self._encoder = JobEncoder(Descriptors())
 
     async def _call_rpc_handler_server_stream(
         self, handler: Callable[[Any], AsyncGenerator[Any]], stream: Stream[Any, Any], request: Any
@@ -80,17 +79,13 @@ class JobletService(pb.JobletServiceBase):
             raise InvalidArgument(f"invalid pageSize: {message.page_size} (allowed 0 and above)")
         before = parse_id(message.before) if message.before else 2**63 - 1
         wanted = message.page_size or 2**63 - 1
-        room = self._max_message - _JOBS_OVERHEAD
-        listed: list[pb.Job] = []
-        while jobs := await self._runner.newest(min(wanted - len(listed) + 1, _PAGE), before):
+        page = Page(self._max_message)
+        while jobs := await self._runner.newest(min(wanted - len(page) + 1, _BATCH), before):
             for job in jobs:
-                entry = pb.Job(**self._fields(job))
-                room -= len(bytes(entry)) + _ENTRY_OVERHEAD
-                if len(listed) == wanted or (room < 0 and listed):
-                    return pb.Jobs(jobs=listed[::-1], more=True)
-                listed.append(entry)
+                if len(page) == wanted or not page.add(self._encoder.encode(self._fields(job))):
+                    return cast(pb.Jobs, page.message(more=True))
             before = jobs[-1].id
-        return pb.Jobs(jobs=listed[::-1])
+        return cast(pb.Jobs, page.message(more=False))
 
     async def get_job_logs(self, message: pb.GetJobLogsReq) -> AsyncGenerator[pb.DataChunk]:
         if message.offset >= 2**63:

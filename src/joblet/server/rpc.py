@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from grpclib._typing import IServerMethodFunc
 
 log = logging.getLogger(__name__)
+
+_REQUEST_SECONDS = 30.0
+"""from a call's headers to its message; what a slow client needs for a large one comes on top"""
+_SLOWEST = 512
+"""bytes a second"""
 
 
 class Encoded:
@@ -103,6 +109,11 @@ class Gate:
                 raise GRPCError(error.status, str(error)) from None
             except (GRPCError, StreamTerminatedError, TimeoutError):
                 raise
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    log.exception("call failed", extra=fields(method=name))
+                    raise GRPCError(Status.INTERNAL, "internal error") from None
+                raise GRPCError(Status.RESOURCE_EXHAUSTED, "the server has no descriptor left for this call") from None
             except Exception:
                 log.exception("call failed", extra=fields(method=name))
                 raise GRPCError(Status.INTERNAL, "internal error") from None
@@ -113,24 +124,29 @@ class Gate:
 
 
 def _bound(stream: grpclib.server.Stream[Any, Any], most: int) -> None:
-    """Refuse a message of this call by the length in its header, before it is received.
+    """Refuse a message of this call by the length in its header, before it is received, and one that does not come.
 
-    grpclib has no such bound. Its `recv_message` reads header (compression flag and length) and body with two calls of
-    `recv_data`, which is where one can be put.
+    grpclib has no such bounds. Its `recv_message` reads header (compression flag and length) and body with two calls of
+    `recv_data`, which is where they can be put.
     """
     inner = stream._stream.recv_data
     header_is_next = True
+    endless = stream._cardinality.client_streaming
 
     async def recv_data(size: int) -> bytes:
         nonlocal header_is_next
         if size > most:
             raise TooLarge("request", size, most, "maxRecvMsgSize")
+        patience = _REQUEST_SECONDS + size / _SLOWEST
         try:
-            data = await inner(size)
+            async with asyncio.timeout(None if endless else patience):
+                data = await inner(size)
+        except TimeoutError:
+            raise GRPCError(Status.DEADLINE_EXCEEDED, f"request did not come within {patience:.0f}s") from None
         except AssertionError:
             raise InvalidArgument("request message is incomplete") from None
         if header_is_next:
-            if not data and not stream._cardinality.client_streaming:
+            if not data and not endless:
                 raise InvalidArgument("request holds no message")
             if data and data[0]:
                 raise GRPCError(Status.UNIMPLEMENTED, "request compression is not supported")

@@ -63,9 +63,8 @@ async def settle_strangers(store: Store, executor: LocalExecutor) -> None:
 
     Its directory stays as it is, for whoever wants to look.
     """
-    directories = executor.job_ids()
-    strangers = directories - await store.ids()
-    for job_id in sorted(strangers):
+    strangers = await store.unknown(executor.job_ids())
+    for job_id in strangers:
         ended = await executor.end_stranger(job_id)
         log.error("job directory without a record", extra=fields(jobId=job_id, action="ended" if ended else "left"))
     if strangers:

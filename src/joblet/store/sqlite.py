@@ -13,7 +13,7 @@ import json
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,8 @@ from joblet.store.schema import check, is_damage, migrate
 
 _BATCH = 256
 """changes in one commit at most; bounds the time the first of them waits"""
+_ENDED = "ended_at IS NOT NULL AND deleted = 0"
+"""as the index jobs_ended has it"""
 
 
 class Store:
@@ -158,14 +160,29 @@ class Store:
         """Ids of the jobs of which something is left to be removed."""
         return [job_id for (job_id,) in await self._query("SELECT id FROM jobs WHERE deleted = 1")]
 
-    async def ended(self) -> list[tuple[int, int, int]]:
-        """(id, ended_at, disk_bytes) of every ended job, longest ended first."""
-        where = "ended_at IS NOT NULL AND deleted = 0"
-        return await self._query(f"SELECT id, ended_at, disk_bytes FROM jobs WHERE {where} ORDER BY ended_at, id")
+    async def ended(self, count: int, after: tuple[int, int]) -> list[tuple[int, int, int]]:
+        """(ended_at, id, disk_bytes) of the `count` longest ended jobs that come after this (ended_at, id)."""
+        where = f"{_ENDED} AND (ended_at, id) > (?, ?) ORDER BY ended_at, id LIMIT ?"
+        return await self._query(f"SELECT ended_at, id, disk_bytes FROM jobs WHERE {where}", *after, count)
 
-    async def ids(self) -> set[int]:
-        """Ids of all jobs, the deleted ones included."""
-        return {job_id for (job_id,) in await self._query("SELECT id FROM jobs")}
+    async def count_ended(self) -> int:
+        """How many jobs have ended and are not deleted."""
+        ((count,),) = await self._query(f"SELECT count(*) FROM jobs WHERE {_ENDED}")
+        return int(count)
+
+    async def sum_disk_bytes(self) -> int:
+        """What the ended jobs' directories take of the disk, as far as it has been recorded."""
+        ((size,),) = await self._query(f"SELECT coalesce(sum(disk_bytes), 0) FROM jobs WHERE {_ENDED}")
+        return int(size)
+
+    async def unmeasured(self) -> list[int]:
+        """Ids of the ended jobs whose disk_bytes have not been recorded."""
+        return [job_id for (job_id,) in await self._query(f"SELECT id FROM jobs WHERE {_ENDED} AND disk_bytes = 0")]
+
+    async def unknown(self, job_ids: Iterable[int]) -> list[int]:
+        """Those of the ids that no job has, not even a deleted one; in order."""
+        sql = "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT id FROM jobs) ORDER BY value"
+        return [job_id for (job_id,) in await self._query(sql, json.dumps(list(job_ids)))]
 
     async def _jobs(self, clause: str, *values: Any) -> list[Job]:
         return [job_of(row) for row in await self._query(f"SELECT {COLUMNS} FROM jobs {clause}", *values)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import shutil
 import signal
@@ -18,18 +19,24 @@ from pathlib import Path
 from joblet import clock
 from joblet.errors import HostUnable
 from joblet.executor.base import Exit, LaunchFailed, Lost
-from joblet.executor.local import disk, host, monitor, ranges, record, spec
+from joblet.executor.local import disk, files, host, monitor, ranges, record, spec
 from joblet.executor.local.cgroup import Cgroups
-from joblet.executor.local.record import BadRecord
-from joblet.executor.local.spawn import Process, spawn
+from joblet.executor.local.record import NO_DESCRIPTOR, BadRecord
+from joblet.executor.local.spawn import Process, Unfollowed, spawn
 from joblet.executor.local.spec import View
 from joblet.job import Job, Limits, State
+from joblet.log import fields
+
+log = logging.getLogger(__name__)
 
 _PROBE = "probe-"
 _PROBE_ID = 0
 _KILLED = "monitor"
 """stage of a launch whose monitor was killed, which says nothing of the host"""
 _PROBE_LIMITS = Limits(max_cpu=100, max_memory=64, max_iobps=0, max_processes=16, max_open_files=64)
+_LAUNCH_TRIES = 60
+_PAUSE_WITHOUT_DESCRIPTORS = 1.0
+"""seconds"""
 _RECOVER_TRIES = 500
 _RECOVER_PAUSE = 0.01
 """seconds"""
@@ -100,17 +107,34 @@ class LocalExecutor:
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def launch(self, job: Job) -> Shim:
-        """Start a job; returns when its command has been exec'd. Raises LaunchFailed."""
+        """Start a job; returns when its command has been exec'd. Raises LaunchFailed.
+
+        That this server has no descriptor to launch it with is not the job's fault, and goes by: it waits for a while.
+        """
         directory = self._jobs / str(job.id)
+        for attempt in range(1, _LAUNCH_TRIES + 1):
+            try:
+                return await self._try_launch(job, directory, again=attempt > 1)
+            except LaunchFailed as error:
+                if error.errno not in NO_DESCRIPTOR or attempt == _LAUNCH_TRIES:
+                    raise
+                if attempt == 1:
+                    log.warning("job waits for descriptors to be launched with", extra=fields(jobId=job.id))
+            await asyncio.sleep(_PAUSE_WITHOUT_DESCRIPTORS)
+        raise AssertionError
+
+    async def _try_launch(self, job: Job, directory: Path, *, again: bool) -> Shim:
         try:
-            directory.mkdir(mode=0o700)
+            if again:
+                await self.remove(job.id)
+            os.mkdir(directory, 0o700)
         except OSError as error:
             raise LaunchFailed("log", error.errno or 0, f"log setup failed: {_text(error)}") from error
         try:
             return await self._launch(directory, job.id, str(job.id), job.limits, [job.command, *job.args])
         except LaunchFailed as error:
             if error.stage != _KILLED:  # as of a job lost later, whose log is its own
-                _tell_in_log(directory, error)
+                files.tell_in_log(directory, str(error))
             raise
 
     async def recover(self, job: Job) -> Shim | Exit | Lost | None:
@@ -154,16 +178,15 @@ class LocalExecutor:
 
     async def disk_bytes(self, job_id: int) -> int:
         """What an ended job takes of the disk."""
-        return await asyncio.to_thread(_disk_bytes, self._jobs / str(job_id))
+        return await asyncio.to_thread(files.disk_bytes, self._jobs / str(job_id))
 
     async def remove(self, job_id: int) -> None:
-        """Remove an ended job's directory. Raises OSError. rmtree follows no link that the job has left there."""
-        with contextlib.suppress(FileNotFoundError):
-            await asyncio.to_thread(shutil.rmtree, self._jobs / str(job_id))
+        """Remove an ended job's directory, from the disk too. Raises OSError."""
+        await asyncio.to_thread(files.remove, self._jobs / str(job_id))
 
-    def job_ids(self) -> set[int]:
+    def job_ids(self) -> list[int]:
         """The jobs that have a directory."""
-        return {int(entry.name) for entry in self._jobs.iterdir() if entry.name.isascii() and entry.name.isdecimal()}
+        return [int(name) for name in os.listdir(self._jobs) if name.isascii() and name.isdecimal()]
 
     async def end_stranger(self, job_id: int) -> bool:
         """End a job that no record knows, whoever launched it; False when it does not run."""
@@ -221,6 +244,10 @@ class LocalExecutor:
         except HostUnable as error:
             self._ranges.give_back(base)
             raise LaunchFailed("cgroup", 0, str(error)) from error
+        except Unfollowed as error:
+            self._ranges.give_back(base)
+            await asyncio.to_thread(self._cgroups.clean, name)
+            raise LaunchFailed("shim", 0, f"failed to create isolated environment: {_text(error)}") from error
         except OSError as error:
             self._ranges.give_back(base)
             raise LaunchFailed("log", error.errno or 0, f"log setup failed: {_text(error)}") from error
@@ -272,19 +299,29 @@ class LocalExecutor:
                 raise
             return pid, pidfd, report
 
-    async def _conclude(self, directory: Path, name: str, reason: str = "its monitor was killed") -> Exit | Lost:
-        """What is left of a job whose monitor has ended; `reason` is why, where it does not say itself."""
+    async def _conclude(self, directory: Path, name: str, reason: str = "") -> Exit | Lost:
+        """What is left of a job whose monitor has ended; `reason` is why it has, where that is known."""
+        while True:
+            try:
+                return await self._read_end(directory, name, reason)
+            except OSError as error:
+                if error.errno not in NO_DESCRIPTOR:
+                    raise
+            await asyncio.sleep(_PAUSE_WITHOUT_DESCRIPTORS)
+
+    async def _read_end(self, directory: Path, name: str, reason: str) -> Exit | Lost:
         try:
             if (ended := record.read_exit(directory)) is not None:
                 return ended
-            who = record.read_monitor(directory)
-            if who is not None and who.boot != self.epoch:
-                reason = "the host was rebooted"
+            reason = reason or self._why_lost(record.read_monitor(directory))
         except BadRecord as error:
             reason = str(error)
         with contextlib.suppress(HostUnable):
             await asyncio.to_thread(self._cgroups.clean, name)
         return Lost(f"lost: {reason}")
+
+    def _why_lost(self, who: record.Monitor | None) -> str:
+        return "the host was rebooted" if who is not None and who.boot != self.epoch else "its monitor was killed"
 
     async def _finished(self, directory: Path, name: str, base: int) -> Exit | Lost:
         end = await self._conclude(directory, name)
@@ -347,29 +384,6 @@ async def _read_line(fd: int) -> bytes:
     finally:
         loop.remove_reader(fd)
         os.close(fd)
-
-
-def _disk_bytes(directory: Path) -> int:
-    """Bytes of the files below, as they take room on the disk; no link is followed."""
-    total, folders = 0, [os.fspath(directory)]
-    while folders:
-        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                with contextlib.suppress(OSError):
-                    total += entry.stat(follow_symlinks=False).st_blocks * 512
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-    return total
-
-
-def _tell_in_log(directory: Path, error: LaunchFailed) -> None:
-    """A failure before the shim could tell of it. One that the shim met is in the log already."""
-    with contextlib.suppress(OSError), open(directory / "log", "x", opener=_private) as file:
-        file.write(f"joblet: {error}\n")
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def _text(error: OSError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,9 @@ from joblet.executor.base import Exit, LaunchFailed
 from joblet.job import Receipt
 
 _REPORT_MOST = 4096
+
+NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
+"""errors that say nothing of the file, and go by"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +110,14 @@ def _receipt(stats: dict[str, int]) -> Receipt:
 
 
 def _read_pairs(path: Path) -> dict[str, str] | None:
+    """Raises BadRecord, or OSError while there is no descriptor to read with."""
     try:
         text = path.read_bytes().decode(errors="replace")
     except FileNotFoundError:
         return None
     except OSError as error:
+        if error.errno in NO_DESCRIPTOR:
+            raise
         raise BadRecord(f"{path.name} cannot be read: {error.strerror}") from error
     # Only a newline ends a line: splitlines would let U+2028 in a command's name forge one.
     return dict(line.split("=", 1) for line in text.split("\n") if "=" in line)

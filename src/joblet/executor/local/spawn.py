@@ -16,6 +16,10 @@ _ABOVE = 64
 """Sources are moved to descriptors above every target, so that no dup2 overwrites another's source."""
 
 
+class Unfollowed(OSError):
+    """A process was started and had to be killed."""
+
+
 class Process:
     """A process that is followed by pidfd; it may be our child or one that an earlier server started."""
 
@@ -59,8 +63,11 @@ def spawn(path: str, argv: list[str], descriptors: Mapping[int, int]) -> tuple[i
     Others of this process are not handed on as long as they are close-on-exec, as all are that Python opens (PEP 446).
     Returns its pid and a pidfd. The sources stay open here. Blocks for about a millisecond. Raises OSError.
     """
-    moved = {target: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, _ABOVE) for target, source in descriptors.items()}
-    try:
+    with contextlib.ExitStack() as stack:
+        moved = {}
+        for target, source in descriptors.items():
+            moved[target] = fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, _ABOVE)
+            stack.callback(os.close, moved[target])
         pid = os.posix_spawn(
             path,
             argv,
@@ -70,8 +77,10 @@ def spawn(path: str, argv: list[str], descriptors: Mapping[int, int]) -> tuple[i
             setsigmask=(),
             setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXFSZ),
         )
-    finally:
-        for source in moved.values():
-            os.close(source)
     # The pid cannot be reused before it is reaped, and only its Process reaps it.
-    return pid, os.pidfd_open(pid)
+    try:
+        return pid, os.pidfd_open(pid)
+    except OSError as error:  # somebody took the descriptors that have just been closed; nobody could follow it
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise Unfollowed(error.errno, error.strerror) from error

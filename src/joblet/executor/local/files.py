@@ -1,0 +1,42 @@
+"""What lies in a job's directory, beside the records."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+
+def remove(directory: Path) -> None:
+    """Remove it whole, and so that a power failure does not bring it back: fsync(2). Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(directory)  # follows no link that the job has left there
+    parent = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)
+
+
+def disk_bytes(directory: Path) -> int:
+    """Bytes of the files below, as they take room on the disk; no link is followed."""
+    total, folders = 0, [os.fspath(directory)]
+    while folders:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+    return total
+
+
+def tell_in_log(directory: Path, sentence: str) -> None:
+    """A failure before the shim could tell of it. One that the shim met is in the log already."""
+    with contextlib.suppress(OSError), open(directory / "log", "x", opener=_private) as file:
+        file.write(f"joblet: {sentence}\n")
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)

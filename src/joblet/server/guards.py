@@ -1,0 +1,289 @@
+"""Bounds for what a client may cost, in the places where grpclib and h2 have none.
+
+This is the one module that knows the inside of grpclib 0.4.9 (`H2Protocol`, `Connection`, `EventsProcessor`,
+`Server._protocol_factory`) and of h2 4.4 (`H2Connection._receive_frame`, `FrameBuffer._data`, `_headers_buffer`); a
+unit test says when they change. What each guard is for stands beside it. An honest client, however slow, meets none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import struct
+import termios
+import time
+from asyncio import BaseTransport, TimerHandle, Transport
+from collections.abc import Callable
+from typing import cast
+
+from grpclib.protocol import Connection, EventsProcessor, H2Protocol
+from grpclib.protocol import Stream as H2Stream
+from grpclib.server import Server
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import Event, StreamReset
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes
+from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame, SettingsFrame
+
+FIRST_WORD_SECONDS = 10.0
+"""from the TLS handshake to the client's first frame; and all the time there is for one that shows no certificate"""
+_FAREWELL_SECONDS = 0.5
+"""for what is still to be sent to a client whose connection is ended"""
+_PING_SECONDS = 20.0
+"""in which a client with nothing else to read answers a ping"""
+_SLOWEST = 512
+"""bytes a second that a client reads at least; what was sent before a ping is read before it is answered"""
+_UNREAD_MOST = 256 << 10
+"""bytes that count for a client's slowness"""
+_HEADERS_MOST = 64 << 10
+"""bytes of headers that have not ended: those of a call are a few hundred"""
+_SMALL = 16
+"""bytes; a request is not sent in pieces smaller than that"""
+
+
+class Allowance:
+    """How many frames a client may send that are no call: pings, settings, resets, window updates and the like.
+
+    They cost us and bring nobody anything, so that floods of them are attacks (CVE-2019-9512, 9514, 9515 and 9518,
+    CVE-2023-44487). What the client is sent earns it more, for honest frames come of that, and so does time, while it
+    reads.
+    """
+
+    _FIRST = 1000
+    _MOST = 4000
+    _EACH_SECOND = 50
+    _FOR_FRAME_SENT = 4
+
+    def __init__(self, now: float) -> None:
+        self._left = float(self._FIRST)
+        self._at = now
+
+    def earn(self) -> None:
+        """A frame of an answer has been sent."""
+        self._left = min(self._left + self._FOR_FRAME_SENT, self._MOST)
+
+    def spend(self, cost: int, now: float, *, reading: bool) -> bool:
+        """Take `cost`; False when there is not so much left."""
+        if reading:
+            self._left = min(self._left + (now - self._at) * self._EACH_SECOND, self._MOST)
+        self._at = now
+        self._left -= cost
+        return self._left >= 0
+
+
+def cost_of(frame: Frame) -> int:
+    """What a frame takes from the allowance."""
+    match frame:
+        case HeadersFrame():  # a call: there are at most 100 at a time, and each has an answer or a reset
+            return 0
+        case DataFrame():
+            return int(len(frame.data) < _SMALL and "END_STREAM" not in frame.flags)
+        case RstStreamFrame():
+            return 2
+        case SettingsFrame() if "ACK" not in frame.flags:
+            return 5
+    return 1
+
+
+class _TooMuch(ProtocolError):
+    error_code = ErrorCodes.ENHANCE_YOUR_CALM
+
+
+class _H2(H2Connection):
+    """Judges every frame before it is acted upon, also of those that come in one read."""
+
+    judge: Callable[[Frame], None]
+
+    def _receive_frame(self, frame: Frame) -> list[Event]:
+        self.judge(frame)
+        return super()._receive_frame(frame)
+
+
+class _Connection(Connection):
+    """Tells a client that is slow from one that is gone.
+
+    grpclib ends a connection 20 seconds after a ping without an answer. The answer to a ping comes after all that was
+    sent before it has been read, which takes a slow reader longer; any frame of it shows that it lives, and so does
+    what its host acknowledges (SIOCOUTQ, tcp(7)).
+    """
+
+    give_up: Callable[[str, str], None]
+    _pending = 0
+    _sent_before = 0
+
+    def __init__(self, h2: _H2, transport: Transport, server: Server, allowance: Allowance) -> None:
+        super().__init__(h2, transport, config=server._config)
+        self._allowance = allowance
+
+    def headers_send_process(self) -> None:
+        super().headers_send_process()
+        self._allowance.earn()
+
+    def data_send_process(self) -> None:
+        super().data_send_process()
+        self._allowance.earn()
+
+    def heard(self) -> None:
+        """A frame has come."""
+        self._sent_before = self.data_sent
+        self.ping_ack_process()
+
+    def _ping(self) -> None:
+        loop = asyncio.get_running_loop()
+        interval = cast(float, self._config._keepalive_time)
+        if self._close_by_ping_handler is None:
+            self._connection.ping(struct.pack("!Q", int(time.monotonic() * 1e6)))
+            self.flush()
+            self._await_answer(loop)
+        self._ping_handle = loop.call_later(interval, self._ping)
+
+    def _await_answer(self, loop: asyncio.AbstractEventLoop) -> None:
+        unread = min(self.data_sent - self._sent_before, _UNREAD_MOST)
+        patience = _PING_SECONDS + unread / _SLOWEST
+        self._pending = self._unacknowledged()
+        self._close_by_ping_handler = loop.call_later(patience, self._on_silence, patience)
+
+    def _on_silence(self, patience: float) -> None:
+        if self._unacknowledged() < self._pending:
+            self._await_answer(asyncio.get_running_loop())
+        else:
+            self.give_up("no answer to a ping", f"within {patience:.0f}s")
+
+    def _unacknowledged(self) -> int:
+        """Bytes that have not arrived at the client's host."""
+        waiting = bytearray(4)
+        try:
+            fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, waiting)
+        except OSError:
+            return 0
+        return int(struct.unpack("i", waiting)[0]) + self._transport.get_write_buffer_size()
+
+
+class _Processor(EventsProcessor):
+    """Forgets a call that the client has taken back, even if its task has not begun.
+
+    grpclib leaves that to the task, which is cancelled before its first step when call and reset come in one read: a
+    leak as fast as the client can send.
+    """
+
+    def register(self, stream: H2Stream) -> Callable[[], None]:
+        assert stream.id is not None
+        self.streams[stream.id] = stream
+        return lambda: self._forget(cast(int, stream.id))
+
+    def process(self, event: Event) -> None:
+        if event.__class__ in getattr(self, "processors", ()):  # of frames unknown to grpclib HTTP/2 says: ignore
+            super().process(event)
+
+    def process_stream_reset(self, event: StreamReset) -> None:
+        super().process_stream_reset(event)
+        self._forget(event.stream_id)
+
+    def _forget(self, number: int) -> None:
+        stream = self.streams.pop(number, None)
+        self.connection.stream_close_waiter.set()
+        if stream is not None and not self.connection.is_closing():
+            self.connection.ack(number, stream.buffer.unacked_size())
+
+
+class Guarded(H2Protocol):
+    """One client's connection, from its TLS handshake on."""
+
+    connection: _Connection
+
+    def __init__(self, server: Server, on_guard: Callable[[str, str, str], None], on_lost: Callable[[], None]) -> None:
+        """`on_guard` is told the peer, why the connection is ended and the details; `on_lost` that it is no more."""
+        self._server = server
+        self._on_guard = on_guard
+        self._on_lost = on_lost
+        self.made = False
+        self._ended = False
+        self._spoke = False
+        self._timer: TimerHandle | None = None
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """As grpclib's, which cannot be told of other classes; and its handler is made now, not on accept(2), since
+        grpclib keeps for ever what never comes to be connected."""
+        self.made = True
+        self._transport = cast(Transport, transport)
+        self.handler = self._server._protocol_factory().handler
+        self._h2 = h2 = _H2(config=self._server._h2_config)
+        h2.judge = self._judge
+        h2.initiate_connection()
+        config = self._server._config
+        initial = h2.local_settings.initial_window_size
+        if more := config.http2_connection_window_size - initial:
+            h2.increment_flow_control_window(more)
+        h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: config.http2_stream_window_size})
+        self._allowance = Allowance(time.monotonic())
+        self.connection = connection = _Connection(h2, self._transport, self._server, self._allowance)
+        connection.give_up = self._end
+        connection.flush()
+        connection.initialize()
+        self.processor = _Processor(self.handler, connection)
+        self._timer = asyncio.get_running_loop().call_later(FIRST_WORD_SECONDS, self._on_first_seconds)
+
+    def data_received(self, data: bytes) -> None:
+        if self._ended:
+            return
+        try:
+            events = self.connection.feed(data)
+        except _TooMuch as error:
+            self._end(str(error))
+            return
+        except ProtocolError as error:
+            self._end("protocol error", str(error))
+            return
+        if fault := self._unfinished():
+            self._end(fault)
+            return
+        if events:
+            self._spoke = True
+            self.connection.heard()
+        self.connection.flush()
+        for event in events:
+            self.processor.process(event)
+        if not self.connection.is_closing():  # by the client's GOAWAY
+            self.connection.flush()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._ended = True
+        self.processor.close(reason="Connection lost")
+        del self._h2.judge, self.connection.give_up  # cycles, which would outlive the connection for a while
+        self._on_lost()
+
+    def _judge(self, frame: Frame) -> None:
+        cost = cost_of(frame)
+        reading = self.connection.write_ready.is_set()
+        if cost and not self._allowance.spend(cost, time.monotonic(), reading=reading):
+            raise _TooMuch(f"too many {type(frame).__name__}s and the like")
+
+    def _unfinished(self) -> str:
+        """What is wrong with a frame that has not wholly come: h2 judges it when it has, and holds 16 MB until then."""
+        buffer = self._h2.incoming_buffer
+        if len(buffer._data) > self._h2.max_inbound_frame_size + 9:
+            return "frame too large"
+        if sum(len(frame.data) for frame in buffer._headers_buffer) > _HEADERS_MOST:  # CVE-2024-27316
+            return "headers too large"
+        return ""
+
+    def _on_first_seconds(self) -> None:
+        if not self._spoke:
+            self._end(f"no request within {FIRST_WORD_SECONDS:.0f}s of the handshake")
+        elif not self._transport.get_extra_info("peercert"):
+            self._end(f"no client certificate, for which there are {FIRST_WORD_SECONDS:.0f}s")
+
+    def _end(self, reason: str, details: str = "") -> None:
+        """End the connection, with what h2 has to say to the client, if it reads."""
+        if self._ended:
+            return
+        self._ended = True
+        address = self._transport.get_extra_info("peername")
+        self._on_guard(f"{address[0]}:{address[1]}" if address else "", reason, details)
+        self.connection.flush()
+        self.processor.close(reason)
+        # What is still sent to us is read meanwhile, and thrown away.
+        self._timer = asyncio.get_running_loop().call_later(_FAREWELL_SECONDS, self._transport.abort)

@@ -1,0 +1,68 @@
+"""The answer to ListJobs, encoded job by job, so that it ends where it is full."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from joblet.proto import joblet as pb
+from joblet.server.descriptors import Descriptors
+from joblet.server.rpc import Encoded
+
+_JOBS = b"\x0a"
+"""tag of Jobs.jobs: field 1, length-delimited"""
+_MORE = b"\x40\x01"
+"""Jobs.more: field 8, true"""
+
+
+class JobEncoder:
+    """Jobs in their wire form, by google's protobuf library: betterproto2 takes twenty times as long."""
+
+    def __init__(self, descriptors: Descriptors) -> None:
+        self._message = descriptors.message("Job")
+        names = {field.number: field.name for field in self._message.DESCRIPTOR.fields}
+        self._names = {field.name: names[field.metadata["betterproto"].number] for field in fields(pb.Job)}
+
+    def encode(self, values: Mapping[str, Any]) -> bytes:
+        """A Job with the fields that betterproto2 gives these names."""
+        message = self._message(**{self._names[name]: value for name, value in values.items()})
+        wire: bytes = message.SerializeToString()
+        return wire
+
+
+class Page:
+    """A Jobs of bounded size. The mutable state is what it holds: newest first, the other way round in the end.
+
+    It holds one job in any case.
+    """
+
+    def __init__(self, room: int) -> None:
+        self._room = room - len(_MORE)
+        self._pieces: list[bytes] = []
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def add(self, job: bytes) -> bool:
+        """Put an encoded job before the others; False when there is no room for it."""
+        piece = _JOBS + _varint(len(job)) + job
+        if len(piece) > self._room and self._pieces:
+            return False
+        self._room -= len(piece)
+        self._pieces.append(piece)
+        return True
+
+    def message(self, *, more: bool) -> Encoded:
+        """The whole."""
+        return Encoded(b"".join([*reversed(self._pieces), _MORE if more else b""]))
+
+
+def _varint(number: int) -> bytes:
+    """Seven bits a byte, lowest first, the highest bit set in all but the last (protobuf's encoding)."""
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)

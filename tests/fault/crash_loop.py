@@ -1,0 +1,284 @@
+"""Kill the server at random instants under load, restart it, and check that nothing is lost.
+
+    PYTHONPATH=tests python tests/fault/crash_loop.py [--cycles N] [--seed N] [--keep]
+
+Everything that is chosen is drawn from the seed: the load, and of each server's end after how many events (answers,
+pieces of logs, lines of the server's log) it comes, and how long after the last of them. Prints a summary; on a
+violation the seed, the cycle and what was violated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import monitors
+from crash_clients import Clients, Load
+from crash_jobs import OWNER, PROGRAM, Entry, Ledger, Order, Violated, draw
+from harness import (
+    ROOT,
+    Server,
+    compile_stock_client,
+    make_certificates,
+    poll_until,
+    processes_of,
+)
+
+DISK = "/var/tmp"
+"""where the state is; jobs have a /tmp of their own, so what they write for us to see is not there"""
+ID_BASE = 0x60000000
+"""of the jobs of these servers alone, so that what is left of them is seen"""
+RANGES = 256
+SECTIONS: dict[str, dict[str, object]] = {
+    "joblet": {"maxConcurrentJobs": 8, "maxQueuedJobs": 16, "cleanupTimeout": "1s"},
+}
+ALARMING = ("Traceback", "job runner failed", "call failed", "removal of ended jobs failed", "host cannot run jobs")
+"""what the server's log never holds"""
+
+
+class Fuse:
+    """Does something once, after a number of events and a little later, in a thread of its own.
+
+    It does so after `longest` seconds in any case: with every slot taken by jobs that do not end, nothing happens.
+    """
+
+    def __init__(self, events: int, delay: float, deed: Callable[[], object], longest: float = 10) -> None:
+        self._left = events
+        self._delay = delay
+        self._deed = deed
+        self._longest = longest
+        self._lit = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._burn, daemon=True)
+        self._thread.start()
+
+    def hit(self) -> None:
+        """One event."""
+        with self._lock:
+            self._left -= 1
+            if self._left <= 0:
+                self._lit.set()
+
+    def light(self) -> None:
+        """There are no more events."""
+        self._lit.set()
+
+    def wait(self) -> None:
+        """Until it is done."""
+        self._thread.join()
+
+    def _burn(self) -> None:
+        self._lit.wait(self._longest)
+        time.sleep(self._delay)
+        self._deed()
+
+
+class CrashLoop:
+    """So many lives of one server and its state directory."""
+
+    def __init__(self, folder: Path, stock: tuple[ModuleType, ModuleType], seed: int, cycles: int) -> None:
+        self.ledger = Ledger()
+        self._seed = seed
+        self._cycles = cycles
+        self._shared = folder / "shared"
+        self._shared.mkdir(mode=0o755)
+        os.chown(self._shared, OWNER, OWNER)
+        (self._shared / "program").write_text(PROGRAM)
+        isolation = {"writable": [str(self._shared)], "idBase": ID_BASE, "idRanges": RANGES}
+        self.server = Server(folder, make_certificates(folder / "certs"), isolation=isolation, **SECTIONS)
+        self.server.on_line = lambda line: self._event()
+        self._clients = Clients(self.ledger, stock, self._event)
+        self._fuse: Fuse | None = None
+        self._orders = 0
+        self._start_seconds = 1.0
+        self.cycle = 0
+
+    async def run(self) -> None:
+        """Raises Violated."""
+        while self.cycle < self._cycles:
+            self.cycle += 1
+            rng = random.Random(f"{self._seed}/{self.cycle}")
+            if rng.random() < 0.25:
+                await self._die_starting(rng)
+            else:
+                await self._live(rng)
+        self.cycle += 1
+        await self._finish()
+
+    async def _die_starting(self, rng: random.Random) -> None:
+        """A server that is killed before it is ready, or just then."""
+        if rng.random() < 0.5:
+            fuse = Fuse(rng.randint(1, 12), rng.uniform(0, 0.03), self._kill)
+        else:
+            fuse = Fuse(0, rng.uniform(0.3, 1.1) * self._start_seconds, self._kill)
+            fuse.light()
+        self._fuse = fuse
+        self.server.begin()
+        ready = False
+        with contextlib.suppress(AssertionError):
+            await asyncio.to_thread(self.server.ready)
+            ready = True
+            fuse.light()
+        await asyncio.to_thread(fuse.wait)
+        self._fuse = None
+        await asyncio.to_thread(self.server.kill)
+        self.ledger.counts["killed just when ready" if ready else "killed while starting"] += 1
+
+    async def _live(self, rng: random.Random) -> None:
+        """A server that serves the load until it is ended."""
+        begun = time.monotonic()
+        await self._serve()
+        self._start_seconds = time.monotonic() - begun
+        gentle = rng.random() < 0.1
+        end = self._terminate if gentle else self._kill
+        self._fuse = fuse = Fuse(rng.randint(1, 160), rng.choice((0, rng.uniform(0, 0.004), rng.uniform(0, 0.04))), end)
+        load = Load(self._clients, rng, lambda: self._order(rng), lambda entry: self._kill_monitor(entry, rng))
+        acting = asyncio.create_task(load.run(at_once=6, actions=8))
+        acting.add_done_callback(lambda task: fuse.light())
+        await asyncio.to_thread(fuse.wait)
+        self._fuse = None
+        if gentle:
+            await asyncio.to_thread(self.server.stop)
+        else:
+            await asyncio.to_thread(self.server.kill)
+        await acting
+        await load.end()
+        self.ledger.counts["ended by SIGTERM" if gentle else "killed under load"] += 1
+
+    async def _serve(self) -> None:
+        self.server.begin()
+        await asyncio.to_thread(self.server.ready)
+        await self._clients.connect(f"localhost:{self.server.port}", self.server.credentials())
+
+    async def _finish(self) -> None:
+        """One more life, undisturbed: everything comes to its end, and then to account."""
+        await self._serve()
+        rng = random.Random(self._seed)
+        await Load(self._clients, rng, lambda: self._order(rng)).settle()
+        await self._clients.close()
+        await asyncio.to_thread(self._check_what_is_left)
+        await asyncio.to_thread(self.server.stop)
+        self._check_database()
+        self.ledger.check_tokens((self._shared / "tokens").read_text())
+        self._check_server_log()
+
+    def _check_what_is_left(self) -> None:
+        poll_until(lambda: not self.server.monitors())
+        state = self.server.state
+        for base in Path("/sys/fs/cgroup").glob(f"**/joblet.slice/{(state / 'instance').read_text().strip()}"):
+            if groups := [group.name for group in base.glob("*/")]:
+                raise Violated(f"control groups are left in {base}: {groups}")
+        if processes := processes_of(ID_BASE, RANGES):
+            raise Violated(f"processes of jobs are left: {processes}")
+        devices = Path("/sys/block").glob("loop*/loop/backing_file")
+        poll_until(lambda: not any(str(state) in _text_of(device) for device in devices))
+        kept = {entry.job_id for entry in self.ledger.jobs()}
+        ran = {entry.job_id for entry in self.ledger.jobs() if entry.ended_by_itself}
+        there = {entry.name for entry in (state / "jobs").iterdir()}
+        unsure = {entry.job_id for entry in self.ledger.by_id.values() if entry.delete_asked and not entry.deleted}
+        if not ran <= there <= kept | unsure:
+            raise Violated(f"job directories: {sorted(there - kept)} are left, {sorted(ran - there)} are missing")
+        if others := [entry.name for entry in state.iterdir() if entry.name.startswith("probe-")]:
+            raise Violated(f"left in the state directory: {others}")
+
+    def _check_database(self) -> None:
+        with contextlib.closing(sqlite3.connect(self.server.state / "joblet.db")) as connection:
+            (verdict,) = connection.execute("PRAGMA integrity_check").fetchone()
+        if verdict != "ok":
+            raise Violated(f"database: {verdict}")
+
+    def _check_server_log(self) -> None:
+        for number, line in enumerate(self.server.lines):
+            if any(word in line for word in ALARMING):
+                raise Violated("the server's log holds\n" + "\n".join(self.server.lines[number : number + 20]))
+
+    async def _kill_monitor(self, entry: Entry, rng: random.Random) -> None:
+        delay = rng.choice((0, rng.uniform(0, 0.004), rng.uniform(0, 0.2)))
+        entry.victim = True
+        killed = await asyncio.to_thread(monitors.kill, self.server.state / "jobs" / entry.job_id, 1.0, delay)
+        self.ledger.counts["monitors killed"] += killed
+
+    def _order(self, rng: random.Random) -> Order:
+        self._orders += 1
+        return draw(rng, f"t{self._seed}.{self._orders}", self._shared)
+
+    def _event(self) -> None:
+        if self._fuse is not None:
+            self._fuse.hit()
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.server.pid, signal.SIGKILL)
+
+    def _terminate(self) -> None:
+        os.kill(self.server.pid, signal.SIGTERM)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def run(stock: tuple[ModuleType, ModuleType], seed: int, cycles: int, *, keep: bool = False) -> Ledger:
+    """The whole loop; what it has counted. Raises Violated, with the seed and the cycle; `keep` is the state, then."""
+    folder = Path(tempfile.mkdtemp(prefix="joblet-crash.", dir=DISK))
+    loop = CrashLoop(folder, stock, seed, cycles)
+    kept = ""
+    try:
+        asyncio.run(loop.run())
+    except BaseException as error:
+        if keep:
+            (folder / "server.log").write_text("\n".join(loop.server.lines))
+            kept = f", kept: {folder}"
+        raise Violated(f"seed {seed}, cycle {loop.cycle} of {cycles}{kept}: {first_violation(error)}") from error
+    finally:
+        with contextlib.suppress(AssertionError):
+            loop.server.close()
+        if not kept:
+            shutil.rmtree(folder)
+    return loop.ledger
+
+
+def first_violation(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) if isinstance(error, Violated) else repr(error)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cycles", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
+    parser.add_argument("--keep", action="store_true", help="after a violation keep the state and the server's log")
+    options = parser.parse_args()
+    begun = time.monotonic()
+    print(f"seed {options.seed}, {options.cycles} cycles", flush=True)
+    with tempfile.TemporaryDirectory() as compiled:
+        stock = compile_stock_client(Path(compiled, "stock"), ROOT / "protos/joblet.proto")
+        ledger = run(stock, options.seed, options.cycles, keep=options.keep)
+    for name, count in sorted(ledger.counts.items()):
+        print(f"{count:>12,}  {name}")
+    print(f"nothing lost, nothing twice, nothing stuck; {time.monotonic() - begun:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Violated as error:
+        sys.exit(f"violated: {error}")

@@ -1,0 +1,157 @@
+"""Guards of connections: the allowance, the bounds, and that grpclib and h2 are still what they rely on."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpclib.server
+import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import ConnectionTerminated
+from hyperframe.frame import DataFrame, Frame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
+
+from joblet.server.guards import Allowance, Guarded, cost_of
+from joblet.server.listener import Reports, most_connections
+
+REQUEST = [(":method", "POST"), (":path", "/x/y"), (":scheme", "https"), (":authority", "localhost")]
+
+
+def test_an_allowance_is_spent_and_comes_back_with_time() -> None:
+    allowance = Allowance(0)
+    assert allowance.spend(1000, 0, reading=True)
+    assert not allowance.spend(1, 0, reading=True)
+    assert allowance.spend(40, 1, reading=True)
+
+
+def test_time_earns_nothing_while_the_client_does_not_read() -> None:
+    allowance = Allowance(0)
+    assert allowance.spend(1000, 0, reading=False)
+    assert not allowance.spend(1, 1000, reading=False)
+
+
+def test_what_a_client_is_sent_earns_it_frames_within_a_bound() -> None:
+    allowance = Allowance(0)
+    for _ in range(1000):
+        allowance.earn()
+    assert allowance.spend(4000, 0, reading=True)
+    assert not allowance.spend(1, 0, reading=True)
+
+
+@pytest.mark.parametrize(
+    ("frame", "cost"),
+    [
+        (HeadersFrame(1), 0),
+        (DataFrame(1, data=bytes(100)), 0),
+        (DataFrame(1, data=b"abc", flags=["END_STREAM"]), 0),
+        (DataFrame(1, data=b"abc"), 1),
+        (PingFrame(0), 1),
+        (PingFrame(0, flags=["ACK"]), 1),
+        (RstStreamFrame(1), 2),
+        (SettingsFrame(0, flags=["ACK"]), 1),
+        (SettingsFrame(0), 5),
+    ],
+)
+def test_what_frames_cost(frame: Frame, cost: int) -> None:
+    assert cost_of(frame) == cost
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "jobs", "most"),
+    [(1_048_576, 100, 10_000), (20_000, 100, 10_000), (4096, 100, 3640), (256, 100, 64), (1, 1, 1)],
+)
+def test_connections_leave_descriptors_for_jobs(descriptors: int, jobs: int, most: int) -> None:
+    assert most_connections(10_000, descriptors, jobs) == most
+
+
+def test_many_lines_of_a_kind_are_one(caplog: pytest.LogCaptureFixture) -> None:
+    reports = Reports()
+    for peer in range(100):
+        reports.tell("too many", peer=peer)
+    reports.tell("too few", peer=0)
+    assert [record.message for record in caplog.records] == ["too many", "too few"]
+
+
+class _Wire(asyncio.Transport):
+    """Takes what the server writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data = b""
+        self.aborted = False
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+    def is_closing(self) -> bool:
+        return self.aborted
+
+    def close(self) -> None:
+        self.aborted = True
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class _Client:
+    """The server's connection, and h2 as its client."""
+
+    def __init__(self) -> None:
+        self.ended: list[str] = []
+        self.wire = _Wire()
+        server = grpclib.server.Server([])
+        self.guarded = Guarded(server, lambda peer, reason, details: self.ended.append(reason), lambda: None)
+        self.guarded.connection_made(self.wire)
+        self.h2 = H2Connection(H2Configuration(client_side=True))
+        self.h2.initiate_connection()
+
+    def say(self, more: bytes = b"") -> None:
+        self.guarded.data_received(self.h2.data_to_send() + more)
+
+
+@pytest.fixture
+async def client():
+    made = _Client()
+    yield made
+    made.guarded.connection_lost(None)
+
+
+async def test_calls_taken_back_at_once_leave_nothing(client: _Client) -> None:
+    client.say()
+    for _ in range(4):
+        for _ in range(50):
+            number = client.h2.get_next_available_stream_id()
+            client.h2.send_headers(number, REQUEST)
+            client.h2.reset_stream(number)
+        client.say()
+    await asyncio.sleep(0)
+    assert client.guarded.processor.streams == {}
+    assert client.ended == []
+
+
+async def test_every_frame_of_one_read_is_judged(client: _Client) -> None:
+    client.say(PingFrame(0).serialize() * 2000)
+    assert client.ended == ["too many PingFrames and the like"]
+    events = client.h2.receive_data(client.wire.data)
+    (goaway,) = (event for event in events if isinstance(event, ConnectionTerminated))
+    assert goaway.error_code == ErrorCodes.ENHANCE_YOUR_CALM
+
+
+async def test_a_frame_is_too_large_before_it_has_come(client: _Client) -> None:
+    client.say(b"\xff\xff\xff\0\0\0\0\0\1" + bytes(20_000))
+    assert client.ended == ["frame too large"]
+
+
+async def test_headers_are_too_large_before_they_have_ended(client: _Client) -> None:
+    client.say(HeadersFrame(1).serialize() + b"".join(b"\0\x40\0\x09\0\0\0\0\1" + bytes(0x4000) for _ in range(5)))
+    assert client.ended == ["headers too large"]
+
+
+async def test_unknown_frames_are_ignored(client: _Client) -> None:
+    client.say(b"\0\0\0\xfa\0\0\0\0\0")
+    assert client.ended == []
+    client.h2.ping(b"12345678")
+    client.say()
+    client.h2.receive_data(client.wire.data)
+    assert client.ended == []
