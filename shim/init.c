@@ -138,31 +138,36 @@ static int search_and_execute(const struct spec *spec)
     return refused ? EACCES : ENOENT;
 }
 
-/* In a child that shares the init's memory until it executes the command, so that no one needs to be told how that went:
- * vfork(2). Its session and its group have its own number before this returns, so that SIGTERM always finds them. */
-static pid_t execute(const struct spec *spec, volatile int *error)
+struct execution {
+    const struct spec *spec;
+    int error; /* errno of what failed in the child */
+};
+
+/* In the child, on a stack of its own. Its session and its group have its own number before the init goes on, so that
+ * SIGTERM always finds them. */
+static int execute(void *context)
 {
-    *error = 0;
-    pid_t pid = vfork();
-    if (pid != 0)
-        return pid;
+    struct execution *execution = context;
     reset_signals();
     setsid();
     if (dup2(OUTPUT, 1) < 0 || dup2(OUTPUT, 2) < 0)
-        *error = errno;
+        execution->error = errno;
     else
-        *error = search_and_execute(spec);
-    _exit(127);
+        execution->error = search_and_execute(execution->spec);
+    return 127;
 }
 
+/* As vfork(2): the child shares the init's memory, and the init waits, until it executes the command; so no one needs
+ * to be told how that went. */
 static pid_t start_command(const struct spec *spec)
 {
-    volatile int error;
+    static _Alignas(16) char stack[64 << 10];
+    struct execution execution = {.spec = spec};
     int64_t at = monotonic_us();
-    pid_t command = execute(spec, &error);
+    pid_t command = clone(execute, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, &execution);
     if (command < 0)
-        die(STAGE_EXEC, "vfork");
-    errno = error;
+        die(STAGE_EXEC, "clone");
+    errno = execution.error;
     if (errno)
         die(STAGE_EXEC, "execve");
     close(OUTPUT); /* or the monitor would never see its end */

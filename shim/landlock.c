@@ -81,6 +81,8 @@ void confine_to_writable(const struct spec *spec)
     allow(ruleset, "/dev", rights & (WRITE_FILE | TRUNCATE | IOCTL_DEV));
     allow(ruleset, "/proc", rights & (WRITE_FILE | TRUNCATE));
     allow_writable(ruleset, "/dev/shm", rights);
+    if (access("/dev/mqueue", F_OK) == 0)
+        allow_writable(ruleset, "/dev/mqueue", rights);
     allow_writable(ruleset, "/tmp", rights);
     allow_writable(ruleset, spec->work, rights);
     for (size_t i = 0; i < spec->rw.count; i++)

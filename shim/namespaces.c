@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 
 #include "die.h"
@@ -102,14 +103,17 @@ static pid_t clone_idle(void)
 int make_idmap(const char *path, uint32_t base)
 {
     struct stat what;
+    struct statvfs mount;
     struct kernel_open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_NO_SYMLINKS};
     int place = kernel_openat2(AT_FDCWD, path, &how);
-    if (place < 0 || fstat(place, &what) < 0)
+    if (place < 0 || fstat(place, &what) < 0 || fstatvfs(place, &mount) < 0)
         die(STAGE_ROOTFS, "open %s", path);
     close(place);
     errno = EPERM;
     if (what.st_uid == 0)
         die(STAGE_ROOTFS, "root owns %s", path);
+    if (!(mount.f_flag & ST_NOSUID))
+        die(STAGE_ROOTFS, "not mounted nosuid: %s", path);
 
     pid_t idle = clone_idle();
     int process = open_process(idle);

@@ -208,6 +208,20 @@ static void make_device(int dev, const char *name, unsigned minor_number)
     close(source);
 }
 
+/* The message queues of the job's IPC namespace, which landlock would refuse without a place: mq_overview(7). Some kernels
+ * have none. */
+static void mount_queues(int root)
+{
+    int fs = kernel_fsopen("mqueue");
+    if (fs < 0 && errno == ENODEV)
+        return;
+    check(fs, "fsopen", "mqueue");
+    close(fs);
+    int mount = new_mount("mqueue", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, "");
+    attach(mount, make_dir(root, "/dev/mqueue"), "/dev/mqueue");
+    close(mount);
+}
+
 static void mount_dev(int root, const struct spec *spec)
 {
     static const struct {
@@ -231,6 +245,7 @@ static void mount_dev(int root, const struct spec *spec)
     attach(pts, make_dir(root, "/dev/pts"), "/dev/pts");
     close(pts);
     mount_scratch(root, "/dev/shm", spec);
+    mount_queues(root);
     check(kernel_mount_setattr(dev, 0, MOUNT_ATTR_RDONLY), "mount_setattr", "/dev");
     close(dev);
 }

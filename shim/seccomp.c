@@ -39,7 +39,7 @@ enum { SET_MODE_FILTER = 1, FLAG_SPEC_ALLOW = 1 << 2 };
 #define ARGUMENT_LOW(n) (OFFSET_ARGUMENTS + 8 * (n))
 #define ARGUMENT_HIGH(n) (ARGUMENT_LOW(n) + 4)
 
-enum verdict { ALLOWED, DENIED, ABSENT, PERSONALITY, IOCTL, SOCKET, SOCKETPAIR, CLONE, SETRLIMIT, PRLIMIT };
+enum verdict { ALLOWED, DENIED, ABSENT, PERSONALITY, IOCTL, SOCKET, SOCKETPAIR, CLONE, MMAP, MEMFD, SETRLIMIT, PRLIMIT };
 
 struct range {
     uint32_t first, last;
@@ -77,6 +77,7 @@ struct range {
 
 #if JOBLET_SECCOMP_ARCH == 0xc000003e
 static const struct range ranges[] = {
+    {9, 9, MMAP},
     {16, 16, IOCTL},
     {41, 41, SOCKET},
     {53, 53, SOCKETPAIR},
@@ -109,6 +110,7 @@ static const struct range ranges[] = {
     {303, 305, DENIED}, /* name_to_handle_at, open_by_handle_at, clock_adjtime */
     {308, 308, DENIED}, /* setns */
     {310, 313, DENIED}, /* process_vm_readv, process_vm_writev, kcmp, finit_module */
+    {319, 319, MEMFD},
     {320, 321, DENIED}, /* kexec_file_load, bpf */
     {323, 323, DENIED}, /* userfaultfd */
     {337, 423, ABSENT}, /* not given out; uretprobe and uprobe before them are the kernel's calls of itself */
@@ -137,6 +139,7 @@ static const struct range ranges[] = {
     {199, 199, SOCKETPAIR},
     {217, 219, DENIED}, /* add_key, request_key, keyctl */
     {220, 220, CLONE},
+    {222, 222, MMAP},
     {224, 225, DENIED}, /* swapon, swapoff */
     {234, 234, DENIED}, /* remap_file_pages */
     {238, 239, DENIED}, /* migrate_pages, move_pages */
@@ -146,6 +149,7 @@ static const struct range ranges[] = {
     {262, 266, DENIED}, /* fanotify_init, fanotify_mark, name_to_handle_at, open_by_handle_at, clock_adjtime */
     {268, 268, DENIED}, /* setns */
     {270, 273, DENIED}, /* process_vm_readv, process_vm_writev, kcmp, finit_module */
+    {279, 279, MEMFD},
     {280, 280, DENIED}, /* bpf */
     {282, 282, DENIED}, /* userfaultfd */
     {294, 294, DENIED}, /* kexec_file_load */
@@ -274,6 +278,15 @@ static void write_prlimit(struct writer *out)
     emit(out, RETURN, FAIL(DONE), 0, 0);
 }
 
+/* Huge pages of the host's own store (vm.nr_hugepages), which no memory limit counts. Programs take others then. */
+static void write_huge(struct writer *out, size_t argument, uint32_t flag, uint32_t error)
+{
+    emit(out, LOAD, (uint32_t)ARGUMENT_LOW(argument), 0, 0);
+    emit(out, JUMP_ANY, flag, 0, 1);
+    emit(out, RETURN, FAIL(error), 0, 0);
+    emit(out, RETURN, ALLOW, 0, 0);
+}
+
 static void write_verdict(struct writer *out, enum verdict verdict)
 {
     switch (verdict) {
@@ -297,6 +310,12 @@ static void write_verdict(struct writer *out, enum verdict verdict)
         break;
     case SOCKETPAIR:
         write_socketpair(out);
+        break;
+    case MMAP:
+        write_huge(out, 3, 0x40000 /* MAP_HUGETLB */, ENOMEM);
+        break;
+    case MEMFD:
+        write_huge(out, 1, 0x4 /* MFD_HUGETLB */, EINVAL);
         break;
     case CLONE:
         write_clone(out);

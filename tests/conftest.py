@@ -11,14 +11,21 @@ from types import ModuleType
 import pytest
 from harness import ROOT, Server, Stock, compile_stock_client, make_certificates
 
+ROOTS = {"host", "fault", "limits", "escape"}
+"""folders whose tests run jobs"""
+ONCE = {"limits", "escape", "shim"}
+"""folders whose tests ask the kernel and the compilers, and learn nothing new from another Python"""
 
+
+@pytest.hookimpl(tryfirst=True)  # before the marks are looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if sys.platform == "linux" and os.geteuid() == 0:
-        return
-    reason = "isolation needs root on Linux"
+    able = sys.platform == "linux" and os.geteuid() == 0
     for item in items:
-        if item.path.parent.name in ("host", "fault", "limits", "escape"):
-            item.add_marker(pytest.mark.skip(reason=reason))
+        folder = item.path.parent.name
+        if folder in ONCE:
+            item.add_marker(pytest.mark.load)
+        if folder in ROOTS and not able:
+            item.add_marker(pytest.mark.skip(reason="isolation needs root on Linux"))
 
 
 @pytest.fixture(scope="session")

@@ -281,6 +281,16 @@ def wait_for_end(pid: int) -> None:
         os.close(fd)
 
 
+@contextlib.contextmanager
+def mounted_nosuid(folder: Path) -> Iterator[Path]:
+    """A directory as `isolation.writable` asks for it: mounted over itself, nosuid."""
+    subprocess.run(["mount", "-o", "bind,nosuid", folder, folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
 def remove_groups(state: Path) -> None:
     """Remove the empty control groups of the server with this state directory."""
     instance = state / "instance"

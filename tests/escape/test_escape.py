@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import Server
+from harness import Server, mounted_nosuid
 from rich.console import Console
 
 from joblet.client import Client, ClientConfig
@@ -36,8 +36,9 @@ def server(certificates: Path) -> Iterator[Server]:
             joblet={"maxLogSize": 4, "cleanupTimeout": "2s"},
             isolation={"writable": [str(writable)]},
         )
-        yield one.start()
-        one.close()
+        with mounted_nosuid(writable):
+            yield one.start()
+            one.close()
 
 
 def client_config(server: Server, name: str = "admin") -> ClientConfig:

@@ -9,9 +9,11 @@ import signal
 import socket
 import stat
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness import mounted_nosuid
 from shim_harness import (
     ID_COUNT,
     UID_BASE,
@@ -156,13 +158,20 @@ def loop_devices_of(image: Path) -> list[str]:
     return found
 
 
-def test_a_writable_path_is_its_owners_to_the_job(launcher: Launcher, tmp_path: Path) -> None:
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Path]:
+    """A directory of an unprivileged user, mounted nosuid."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    os.chown(folder, 12345, 23456)
+    with mounted_nosuid(folder):
+        yield folder
+
+
+def test_a_writable_path_is_its_owners_to_the_job(launcher: Launcher, shared: Path) -> None:
     """The owner's files are root's inside; those of others, root's above all, can be seen and not written."""
-    shared = tmp_path / "shared"
-    shared.mkdir()
     (shared / "theirs").write_text("theirs")
     (shared / "roots").write_text("roots")
-    os.chown(shared, 12345, 23456)
     os.chown(shared / "theirs", 12345, 23456)
     code = (
         "stat -c %u:%g . theirs; stat -c %u:%g roots; echo more >>theirs; mkdir d; echo new >d/f; cat d/f;"
@@ -175,25 +184,32 @@ def test_a_writable_path_is_its_owners_to_the_job(launcher: Launcher, tmp_path: 
     assert (made.st_uid, made.st_gid) == (12345, 23456)
 
 
-def test_a_writable_path_of_root_is_refused(launcher: Launcher, tmp_path: Path) -> None:
-    (tmp_path / "shared").mkdir()
-    shim = launcher.start(job_entries("true", extra=[("rw", f"{tmp_path}/shared")]))
+def test_a_writable_path_of_root_is_refused(launcher: Launcher, shared: Path) -> None:
+    os.chown(shared, 0, 0)
+    shim = launcher.start(job_entries("true", extra=[("rw", str(shared))]))
     assert shim.report() == "failed rootfs 1 failed to create isolated environment: operation not permitted\n"
     assert b"root owns" in shim.log
 
 
-def test_no_link_is_followed_to_a_writable_path(launcher: Launcher, tmp_path: Path) -> None:
+def test_a_writable_path_that_may_hold_setuid_programs_is_refused(launcher: Launcher, tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    os.chown(tmp_path / "shared", 12345, 12345)
+    shim = launcher.start(job_entries("true", extra=[("rw", f"{tmp_path}/shared")]))
+    assert shim.report() == "failed rootfs 1 failed to create isolated environment: operation not permitted\n"
+    assert b"not mounted nosuid" in shim.log
+
+
+def test_no_link_is_followed_to_a_writable_path(launcher: Launcher, shared: Path) -> None:
     """Who may write to the directory above could have put the link there."""
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere/d").mkdir()
-    os.chown(tmp_path / "elsewhere/d", 12345, 12345)
-    (tmp_path / "link").symlink_to("elsewhere")
-    shim = launcher.start(job_entries("true", extra=[("rw", f"{tmp_path}/link/d")]))
+    (shared / "elsewhere/d").mkdir(parents=True)
+    os.chown(shared / "elsewhere/d", 12345, 12345)
+    (shared / "link").symlink_to("elsewhere")
+    shim = launcher.start(job_entries("true", extra=[("rw", f"{shared}/link/d")]))
     assert shim.report().startswith("failed rootfs 40 ")
 
 
-def test_writable_files_and_several_paths_work(launcher: Launcher, tmp_path: Path) -> None:
-    names = [tmp_path / name for name in "abc"]
+def test_writable_files_and_several_paths_work(launcher: Launcher, shared: Path) -> None:
+    names = [shared / name for name in "abc"]
     for name in names:
         name.write_text("")
         os.chown(name, 12345, 12345)
@@ -249,7 +265,7 @@ def test_only_what_is_shown_is_there(launcher: Launcher) -> None:
     shown = {path.removeprefix("/") for key, path in base_entries() if key == "ro"}
     assert names == shown | {"dev", "proc", "tmp", "work"}
     assert output(launcher, "ls", "-A", "/tmp", "/dev/shm") == "/dev/shm:\n\n/tmp:\n"
-    devices = "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero"
+    devices = "fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero"
     assert " ".join(output(launcher, "ls", "-A", "/dev").split()) == devices
 
 
@@ -282,7 +298,7 @@ def test_the_system_is_read_only(launcher: Launcher, path: str) -> None:
 
 
 def test_every_mount_is_as_harmless_as_it_can_be(launcher: Launcher) -> None:
-    writable = {"/tmp", "/dev/shm", "/work", "/proc", "/dev/pts"}
+    writable = {"/tmp", "/dev/shm", "/dev/mqueue", "/work", "/proc", "/dev/pts"}
     places = set()
     for line in output(launcher, "cat", "/proc/self/mountinfo").splitlines():
         _, _, _, _, place, options, *_ = line.split()
@@ -475,3 +491,15 @@ def test_no_sharing_with_the_host_is_left(launcher: Launcher) -> None:
     inside = output(launcher, "readlink", *(f"/proc/self/ns/{name}" for name in names)).split()
     outside = [os.readlink(f"/proc/self/ns/{name}") for name in names]
     assert [one == other for one, other in zip(inside, outside, strict=True)] == [False] * 6 + [True]
+
+
+def test_message_queues_work(launcher: Launcher) -> None:
+    code = (
+        "import ctypes, os\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "queue = libc.mq_open(b'/q', os.O_RDWR | os.O_CREAT, 0o600, None)\n"
+        "buffer = ctypes.create_string_buffer(8192)\n"
+        "print(libc.mq_send(queue, b'hello', 5, 0), libc.mq_receive(queue, buffer, 8192, None), buffer.value)\n"
+        "print(os.listdir('/dev/mqueue'))"
+    )
+    assert python(launcher, code) == "0 5 b'hello'\n['q']\n"

@@ -1,7 +1,7 @@
 """Every limit, measured in a real job, and what the receipt says of it; on whichever control groups the host has.
 
-A busy machine can only give a job less than its limit, so the lower bounds of rates are asked of the best of some tries
-and the upper ones of each.
+A busy machine can only give a job less than its limit, so the lower bounds of rates are asked of the best of some
+tries, or of CPU time not at all when the machine had none left, and the upper ones of each.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from joblet.job import parse_cores
 
 Report = Any
 TRIES = 6
+SECONDS = "20" if "JOBLET_TEST_TIMEOUT" in os.environ else "5"
+"""that a measurement of CPU time lasts: a slow machine's start of a job must weigh little in it"""
 CORES = sorted(parse_cores(Path("/sys/devices/system/cpu/online").read_text().strip()))
 
 BURN = """
@@ -32,23 +34,32 @@ while time.monotonic() < end:
 """
 
 
+def idle_seconds() -> float:
+    """CPU time that nobody has wanted since the machine started, of all its cores."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    return (int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK")
+
+
 @pytest.mark.parametrize("percent", [20, 50, 150])
 def test_cpu_time_is_within_three_percent_of_the_limit(client: Stock, report: Report, percent: int) -> None:
     if percent > 100 * len(CORES):
         pytest.skip(f"this host has {len(CORES)} cores")
-    shares = []
+    shares, starved = [], True
     for _ in range(TRIES):
+        idle = idle_seconds()
         # all have to end for their time to be counted: the command waits for nobody
         code = BURN + "while True:\n    try: os.wait()\n    except ChildProcessError: break\n"
-        status, _ = client.finish("python3", "-c", code, "5", str(-(-percent // 100)), maxCPU=percent)
+        status, _ = client.finish("python3", "-c", code, SECONDS, str(-(-percent // 100)), maxCPU=percent)
         assert status.status == "COMPLETED"
         shares.append(100 * status.receipt.cpuUsec / status.receipt.wallUsec)
         assert shares[-1] <= percent * 1.03
         if shares[-1] >= percent * 0.97:
             assert status.receipt.throttledUsec > 0
             break
+        lacked = (percent - shares[-1]) / 100 * status.receipt.wallUsec / 1e6
+        starved = starved and idle_seconds() - idle < lacked
     report("cpu", f"{percent} %", f"{shares[-1]:.2f} %")
-    assert max(shares) >= percent * 0.97
+    assert max(shares) >= percent * 0.97 or starved, f"{shares}: kept from time that nobody else wanted"
 
 
 ALLOCATE = """
@@ -268,8 +279,7 @@ def _used_by_all(server: Server) -> int:
 
 
 def test_every_one_of_a_thousand_short_jobs_has_a_receipt(make_server: Any, stock: Any, report: Report) -> None:
-    """In a machine under emulation a tenth of them, for time."""
-    count = 100 if os.environ.get("JOBLET_TEST_VM") else 1000
+    count = 1000
     server = make_server(joblet={"maxConcurrentJobs": 8, "maxQueuedJobs": 1000}).start()
     with server.channel() as channel:
         client = Stock(channel, *stock)

@@ -66,11 +66,11 @@ REFUSED = names(
 ABSENT = names("clone3 memfd_secret io_setup")
 """These fail with ENOSYS, as if the kernel were older: programs know what to do then."""
 
-BY_ARGUMENTS = names("ioctl socket socketpair clone personality setrlimit prlimit64")
+BY_ARGUMENTS = names("mmap memfd_create ioctl socket socketpair clone personality setrlimit prlimit64")
 
 ALLOWED = names(
     """
-    read write open close stat fstat lstat newfstatat poll lseek mmap mprotect munmap brk pread64 pwrite64 readv writev
+    read write open close stat fstat lstat newfstatat poll lseek mprotect munmap brk pread64 pwrite64 readv writev
     access pipe select sched_yield mremap msync mincore madvise dup dup2 dup3 pause nanosleep alarm getitimer setitimer
     getpid sendfile connect accept accept4 sendto recvfrom sendmsg recvmsg sendmmsg recvmmsg shutdown bind listen
     getsockname getpeername setsockopt getsockopt fork vfork execve execveat exit exit_group wait4 waitid kill tkill
@@ -83,7 +83,7 @@ ALLOWED = names(
     fremovexattr setxattrat getxattrat listxattrat removexattrat file_getattr file_setattr
     inotify_init inotify_init1 inotify_add_watch inotify_rm_watch
     epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 pselect6 ppoll
-    eventfd eventfd2 signalfd signalfd4 timerfd_create timerfd_settime timerfd_gettime pipe2 memfd_create
+    eventfd eventfd2 signalfd signalfd4 timerfd_create timerfd_settime timerfd_gettime pipe2
     io_destroy io_getevents io_pgetevents io_submit io_cancel
     gettimeofday time times clock_gettime clock_getres clock_nanosleep getrandom
     timer_create timer_settime timer_gettime timer_getoverrun timer_delete

@@ -1,4 +1,4 @@
-"""The shim's own tests once more, against a shim that looks for its own mistakes: address and undefined behaviour."""
+"""The shim's own tests once more, against shims that look for their own mistakes: in addresses, arithmetic, memory."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="isolation needs root on Linux"),
 ]
 
-SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 COMPILERS = {"clang": "clang and libclang-rt-14-dev", "gcc": "gcc"}
+ADDRESS, MEMORY = "address,undefined", "memory"
 SMALL = "volatile char few[4]; for (volatile int i = 0; i <= 4; i++) few[i] = 0;"
 TESTS = sorted((ROOT / "tests/host").glob("test_shim*.py"))
 
 
-def compile_shim(sources: Path, directory: Path) -> Path:
+def compile_shim(sources: Path, directory: Path, kind: str) -> Path:
     """A shim that ends with SIGABRT at its first mistake. The libraries are loaded before it has a root of its own."""
-    compiler = find_with(SANITIZERS, directory, COMPILERS)
+    sanitizers = (f"-fsanitize={kind}", "-fno-sanitize-recover=all")
+    compiler = find_with(sanitizers, directory, COMPILERS)
     # With overflow defined, which is right for users, the sanitizer would not look for it.
     flags = [flag for flag in load_build().FLAGS if flag not in ("-O2", "-fno-strict-overflow")]
     shim = directory / "joblet-shim"
     files = sorted(map(str, sources.glob("*.c")))
-    subprocess.run([compiler, *flags, "-O1", "-g", *SANITIZERS, *files, "-o", str(shim)], check=True)
+    subprocess.run([compiler, *flags, "-O1", "-g", *sanitizers, *files, "-o", str(shim)], check=True)
     return shim
 
 
@@ -46,6 +47,7 @@ def run_tests(shim: Path, *arguments: str) -> tuple[int, str, list[str]]:
     environment = {
         "JOBLET_TEST_SHIM": str(shim),
         "ASAN_OPTIONS": f"detect_leaks=0:detect_stack_use_after_return=1:strict_string_checks=1:{options}",
+        "MSAN_OPTIONS": options,
         "UBSAN_OPTIONS": f"print_stacktrace=1:{options}",
     }
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
@@ -55,9 +57,10 @@ def run_tests(shim: Path, *arguments: str) -> tuple[int, str, list[str]]:
     return result.returncode, result.stdout, [path.read_text() for path in sorted(reports.iterdir())]
 
 
-def test_the_shims_tests_pass_under_sanitizers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [ADDRESS, MEMORY])
+def test_the_shims_tests_pass_under_sanitizers(tmp_path: Path, kind: str) -> None:
     """All of them; none is left out."""
-    status, output, reports = run_tests(compile_shim(SHIM, tmp_path), *map(str, TESTS))
+    status, output, reports = run_tests(compile_shim(SHIM, tmp_path, kind), *map(str, TESTS))
     assert reports == []
     assert status == 0, output[-8000:]
     passed = re.search(r"(\d+) passed", output)
@@ -66,21 +69,35 @@ def test_the_shims_tests_pass_under_sanitizers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "function", "mistake", "reported"),
+    ("kind", "file", "function", "mistake", "reported"),
     [
-        ("monitor.c", "monitor_conclude", "char *end = malloc(8); end[strlen(end) + 8] = 0;", "heap-buffer-overflow"),
         (
+            ADDRESS,
             "monitor.c",
             "monitor_conclude",
-            "int most = INT_MAX; (void)(most + monitor->init);",
+            "char *p = malloc(8); p[strlen(p) + 8] = 0;",
+            "heap-buffer-overflow",
+        ),
+        (
+            ADDRESS,
+            "monitor.c",
+            "monitor_conclude",
+            "int i = INT_MAX; (void)(i + monitor->init);",
             "signed integer overflow",
         ),
-        ("init.c", "init_run", SMALL, "index 4 out of bounds"),
-        ("privileges.c", "drop_privileges", SMALL, None),
+        (ADDRESS, "init.c", "init_run", SMALL, "index 4 out of bounds"),
+        (ADDRESS, "privileges.c", "drop_privileges", SMALL, None),
+        (
+            MEMORY,
+            "monitor.c",
+            "monitor_conclude",
+            "if (*(int *)malloc(8)) monitor->init++;",
+            "use-of-uninitialized-value",
+        ),
     ],
 )
 def test_a_mistake_in_the_shim_would_be_found(
-    tmp_path: Path, file: str, function: str, mistake: str, reported: str | None
+    tmp_path: Path, kind: str, file: str, function: str, mistake: str, reported: str | None
 ) -> None:
     sources = tmp_path / "shim"
     sources.mkdir()
@@ -90,7 +107,7 @@ def test_a_mistake_in_the_shim_would_be_found(
     assert count == 1
     (sources / file).write_text(f"#include <limits.h>\n#include <stdlib.h>\n{text}")
     one = f"{ROOT}/tests/host/test_shim.py::test_a_command_runs_and_its_exit_code_is_recorded"
-    status, _, reports = run_tests(compile_shim(sources, tmp_path), one)
+    status, _, reports = run_tests(compile_shim(sources, tmp_path, kind), one)
     assert status == 1
     assert len(reports) == (reported is not None)
     assert reported is None or reported in reports[0]

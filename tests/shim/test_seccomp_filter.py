@@ -129,6 +129,19 @@ def test_the_answer_is_found_by_halving(seccomp: Filter) -> None:
     assert len(seccomp.program) < 320
 
 
+ENOMEM, EINVAL = ERRNO | errno.ENOMEM, ERRNO | errno.EINVAL
+
+
+@given(arguments)
+def test_huge_pages_that_no_limit_counts_are_not_given_out(seccomp: Filter, values: tuple[int, ...]) -> None:
+    address, length, protection, flags, *rest = values
+    plain = flags & ~0x40000
+    assert seccomp.call("mmap", address, length, protection, plain, *rest) == ALLOW
+    assert seccomp.call("mmap", address, length, protection, plain | 0x40000, *rest) == ENOMEM
+    assert seccomp.call("memfd_create", address, flags & ~4) == ALLOW
+    assert seccomp.call("memfd_create", address, flags | 4) == EINVAL
+
+
 NAMESPACES = [0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000]
 """CLONE_NEWNS, -CGROUP, -UTS, -IPC, -USER, -PID, -NET: <linux/sched.h>; CLONE_NEWTIME is for clone3 and unshare only"""
 

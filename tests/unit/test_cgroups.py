@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -285,11 +286,12 @@ def test_jobs_see_system_directories_and_neither_secrets_nor_private_paths(tmp_p
     assert not any(path.is_relative_to(shown) for shown in view.read_only for path in (Path("/root"), Path("/home")))
 
 
-def test_what_the_configuration_shows_and_hides_comes_beside(tmp_path: Path) -> None:
+def test_what_the_configuration_shows_and_hides_comes_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shared, shown = tmp_path / "shared", tmp_path / "shown"
     shared.mkdir()
     shown.mkdir()
     os.chown(shared, 12345, 12345)
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=os.ST_NOSUID))
     view = host.view(View((shown,), (shared,), (Path("/usr/games"),), 4096), [])
     assert shown in view.read_only
     assert view.writable == (shared,)
@@ -313,6 +315,7 @@ def test_what_cannot_be_shown_safely_is_refused(tmp_path: Path) -> None:
     assert refusal(show=(tmp_path / "absent",)) == f"isolation: {tmp_path}/absent does not exist"
     assert refusal(show=(link,)) == f"isolation: {link} leads through a symbolic link; write {shared}"
     assert refusal(write=(tmp_path / "roots",)).endswith("belongs to root; give it to an unprivileged user (chown)")
+    assert "is not mounted nosuid" in refusal(write=(shared,))
     for private in (shared, shared / "state", tmp_path):
         assert "lay the server's own files open" in refusal(write=(shared,), private=(private,))
 

@@ -96,6 +96,7 @@ async def make_victims(runner: Runner, host: HostContext) -> AsyncIterator[Victi
                 },
                 "shown": [str(path) for path in host.shown],
                 "writable": [str(path) for path in host.writable],
+                "nosuid": [str(path) for path in host.writable if os.statvfs(path).f_flag & os.ST_NOSUID],
                 "scratch_megabytes": host.scratch_megabytes,
                 "flood_megabytes": host.log_megabytes + 8,
             },

@@ -122,7 +122,7 @@ def make_setuid(context: Context) -> str:
     return "it runs as user 1"
 
 
-@attempt("leave a setuid program where the host shows it", "EPERM")
+@attempt("leave a setuid program where the host shows it", "absent")
 def leave_setuid(context: Context) -> str:
     """On a path that the configuration makes writable, where what a job makes belongs to the path's owner."""
     if not context["writable"]:
@@ -134,6 +134,8 @@ def leave_setuid(context: Context) -> str:
         os.chmod(path, 0o4755)
     finally:
         os.unlink(path)
+    if context["writable"][0] in context["nosuid"]:
+        raise Absent("the host's mount of it is nosuid")
     return f"{path} ran as its owner for whoever executed it"
 
 

@@ -74,6 +74,11 @@ def view(more: View, private: Iterable[Path]) -> View:
             raise HostUnable(f"isolation.writable: {path} would lay the server's own files open to jobs")
         if path.stat().st_uid == 0:
             raise HostUnable(f"isolation.writable: {path} belongs to root; give it to an unprivileged user (chown)")
+        if not os.statvfs(path).f_flag & os.ST_NOSUID:
+            raise HostUnable(
+                f"isolation.writable: {path} is not mounted nosuid, so a job could leave setuid programs there; "
+                f"mount it so, say by `mount -o bind,nosuid {path} {path}`"
+            )
     shown = [Path(name) for name in _SYSTEM if os.path.lexists(name)]
     resolver = Path("/etc/resolv.conf").resolve()
     if resolver.exists() and not any(resolver.is_relative_to(path) for path in shown):

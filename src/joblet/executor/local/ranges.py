@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
 
 COUNT = 65536
@@ -15,9 +16,13 @@ class IdRanges:
     """
 
     def __init__(self, base: int, ranges: int) -> None:
-        """A pool of `ranges` ranges of COUNT ids, the first from `base` on."""
+        """A pool of `ranges` ranges of COUNT ids, the first from `base` on.
+
+        Which is given out first is left to chance: another server of this host may have the same pool.
+        """
         self._pool = range(base, base + ranges * COUNT, COUNT)
         self._free = deque(self._pool)
+        self._free.rotate(secrets.randbelow(ranges))
         self._foreign: list[int] = []
 
     def take(self) -> int:
