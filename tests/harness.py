@@ -295,8 +295,10 @@ def remove_groups(state: Path) -> None:
     """Remove the empty control groups of the server with this state directory."""
     instance = state / "instance"
     if instance.exists():
-        for base in Path("/sys/fs/cgroup").glob(f"**/joblet.slice/{instance.read_text().strip()}"):
-            for group in [*base.glob("*/"), base]:
+        ours = f"/joblet.slice/{instance.read_text().strip()}"
+        # os.walk minds no group of others that goes meanwhile
+        for base in [folder for folder, _, _ in os.walk("/sys/fs/cgroup") if folder.endswith(ours)]:
+            for group in [*Path(base).glob("*/"), Path(base)]:
                 with contextlib.suppress(OSError):
                     group.rmdir()
 

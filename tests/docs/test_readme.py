@@ -34,17 +34,18 @@ def blocks(language: str) -> list[str]:
 
 
 def dialogue() -> Iterator[tuple[str, str]]:
-    """Each `$ ` command of the console blocks and the output shown below it."""
+    """Each `$ rnx` command of the console blocks and the output shown below it; others depend on the host."""
     for block in blocks("console"):
         for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             command, _, output = part.partition("\n")
-            yield command, output
+            if command.startswith("rnx "):
+                yield command, output
 
 
 def like_any_run(output: str) -> str:
     """Output without what differs from run to run; a job just started may be running already."""
     output = MEASURED.sub(r"\1 MEASURED", output)
-    return TIME.sub("TIME", output).replace(" INITIALIZING StartTime", " RUNNING StartTime")
+    return TIME.sub("TIME", output).replace("INITIALIZING", "RUNNING")
 
 
 def client_environment(server: Server) -> dict[str, str]:

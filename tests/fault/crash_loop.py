@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -33,6 +33,7 @@ from harness import (
     Server,
     compile_stock_client,
     make_certificates,
+    mounted_nosuid,
     poll_until,
     processes_of,
 )
@@ -89,14 +90,14 @@ class Fuse:
 class CrashLoop:
     """So many lives of one server and its state directory."""
 
-    def __init__(self, folder: Path, stock: tuple[ModuleType, ModuleType], seed: int, cycles: int) -> None:
+    def __init__(
+        self, folder: Path, shared: Path, stock: tuple[ModuleType, ModuleType], seed: int, cycles: int
+    ) -> None:
         self.ledger = Ledger()
         self._seed = seed
         self._cycles = cycles
-        self._shared = folder / "shared"
-        self._shared.mkdir(mode=0o755)
-        os.chown(self._shared, OWNER, OWNER)
-        (self._shared / "program").write_text(PROGRAM)
+        self._shared = shared
+        (shared / "program").write_text(PROGRAM)
         isolation = {"writable": [str(self._shared)], "idBase": ID_BASE, "idRanges": RANGES}
         self.server = Server(folder, make_certificates(folder / "certs"), isolation=isolation, **SECTIONS)
         self.server.on_line = lambda line: self._event()
@@ -234,21 +235,34 @@ def _text_of(path: Path) -> str:
         return ""
 
 
+@contextlib.contextmanager
+def shared_directory(path: Path) -> Iterator[Path]:
+    """Where jobs may write: an unprivileged user's, mounted nosuid."""
+    path.mkdir(mode=0o755)
+    os.chown(path, OWNER, OWNER)
+    with mounted_nosuid(path):
+        yield path
+
+
 def run(stock: tuple[ModuleType, ModuleType], seed: int, cycles: int, *, keep: bool = False) -> Ledger:
     """The whole loop; what it has counted. Raises Violated, with the seed and the cycle; `keep` is the state, then."""
     folder = Path(tempfile.mkdtemp(prefix="joblet-crash.", dir=DISK))
-    loop = CrashLoop(folder, stock, seed, cycles)
     kept = ""
     try:
-        asyncio.run(loop.run())
-    except BaseException as error:
-        if keep:
-            (folder / "server.log").write_text("\n".join(loop.server.lines))
-            kept = f", kept: {folder}"
-        raise Violated(f"seed {seed}, cycle {loop.cycle} of {cycles}{kept}: {first_violation(error)}") from error
+        with shared_directory(folder / "shared") as shared:
+            loop = CrashLoop(folder, shared, stock, seed, cycles)
+            try:
+                asyncio.run(loop.run())
+            except BaseException as error:
+                if keep:
+                    (folder / "server.log").write_text("\n".join(loop.server.lines))
+                    kept = f", kept: {folder}"
+                raise Violated(
+                    f"seed {seed}, cycle {loop.cycle} of {cycles}{kept}: {first_violation(error)}"
+                ) from error
+            finally:
+                loop.server.close()
     finally:
-        with contextlib.suppress(AssertionError):
-            loop.server.close()
         if not kept:
             shutil.rmtree(folder)
     return loop.ledger

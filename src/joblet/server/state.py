@@ -31,7 +31,9 @@ def hold(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise StartError(f"state directory {path}: {error.strerror}") from None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # A record lock dies with this process. A flock(2) would live on in a shim that has been forked and has yet to
+        # exec when the server is killed, and keep the next server out.
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield path
     except BlockingIOError:
         raise StartError(f"state directory {path} is in use by another joblet server") from None

@@ -247,6 +247,8 @@ class LocalExecutor:
         except Unfollowed as error:
             self._ranges.give_back(base)
             await asyncio.to_thread(self._cgroups.clean, name)
+            if monitor.has_begun(directory):  # and may have come to run the command, which must not run again
+                raise LaunchFailed(_KILLED, 0, f"lost: {self._why_lost(None)}") from error
             raise LaunchFailed("shim", 0, f"failed to create isolated environment: {_text(error)}") from error
         except OSError as error:
             self._ranges.give_back(base)
