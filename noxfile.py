@@ -141,6 +141,13 @@ def vm(session: nox.Session) -> None:
     session.run("tests/vm/pytest", *session.posargs, external=True)
 
 
+@nox.session(python=PYTHONS[0])
+def power_loss(session: nox.Session) -> None:
+    """Cut the power of a booted machine under load; `-- --seed N --cycles N` to choose (root, qemu, 8 minutes)."""
+    session.install(".", *group("test"))
+    session.run("python", "tests/vm/power_loss", *session.posargs)
+
+
 @nox.session(venv_backend="none")
 def chroot(session: nox.Session) -> None:
     """Both commands of the README in a clean Debian bookworm (root, mmdebstrap)."""

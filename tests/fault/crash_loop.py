@@ -17,7 +17,6 @@ import random
 import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import threading
@@ -34,6 +33,7 @@ from harness import (
     Server,
     compile_stock_client,
     make_certificates,
+    mounted_nosuid,
     poll_until,
     processes_of,
 )
@@ -240,11 +240,8 @@ def shared_directory(path: Path) -> Iterator[Path]:
     """Where jobs may write: an unprivileged user's, mounted nosuid."""
     path.mkdir(mode=0o755)
     os.chown(path, OWNER, OWNER)
-    subprocess.run(["mount", "-o", "bind,nosuid", path, path], check=True)
-    try:
+    with mounted_nosuid(path):
         yield path
-    finally:
-        subprocess.run(["umount", path], check=True)
 
 
 def run(stock: tuple[ModuleType, ModuleType], seed: int, cycles: int, *, keep: bool = False) -> Ledger:
