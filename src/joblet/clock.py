@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -13,6 +14,41 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
 def now_ns() -> int:
     """The present instant."""
     return time.time_ns()
+
+
+class SteadyClock:
+    """The wall clock for what is removed by age: a clock that has been set is believed after a while only.
+
+    One set by mistake, or from 1970 to the present, would make all that there is look old at once. What it is compared
+    with is the time since boot, which nobody sets and which goes on while the host sleeps (CLOCK_BOOTTIME).
+    """
+
+    _SET = 60 * 1_000_000_000
+    """nanoseconds by which it differs when it was set; less is correction"""
+    _BELIEVED = 86_400 * 1_000_000_000
+    """nanoseconds after which it is believed"""
+
+    def __init__(self) -> None:
+        self._offset = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        self._new_offset = self._offset
+        self._since = 0
+        self.on_set: Callable[[float], None] = lambda seconds: None
+        """told when it was set, and by how much"""
+
+    def now_ns(self) -> int:
+        """The present instant; by the clock as it was, for a day after it was set."""
+        return self._read(time.time_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+
+    def _read(self, wall: int, boot: int) -> int:
+        offset = wall - boot
+        if abs(offset - self._offset) < self._SET:
+            self._offset = self._new_offset = offset
+        elif abs(offset - self._new_offset) >= self._SET:
+            self._new_offset, self._since = offset, boot
+            self.on_set((offset - self._offset) / 1e9)
+        elif boot - self._since >= self._BELIEVED:
+            self._offset = offset
+        return boot + self._offset
 
 
 def rfc3339(instant_ns: int | None) -> str:

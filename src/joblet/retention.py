@@ -66,6 +66,8 @@ class Janitor:
         self._executor = executor
         self._hub = hub
         self._retention = retention
+        self._clock = clock.SteadyClock()
+        self._clock.on_set = _tell_of_clock
         self._news = asyncio.Event()
         self._removing: set[asyncio.Task[None]] = set()
         self._task = asyncio.create_task(self._run(), name="janitor")
@@ -121,7 +123,7 @@ class Janitor:
             await self._measure_all(await self._store.unmeasured())
         count = await self._store.count_ended() if bounds.max_jobs else 0
         size = await self._store.sum_disk_bytes() if bounds.max_bytes else 0
-        now, after, removed = clock.now_ns(), (-1, 0), 0
+        now, after, removed = self._clock.now_ns(), (-1, 0), 0
         while batch := await self._store.ended(_BATCH, after):
             going = due(batch, count, size, bounds, now)
             for ended_at, job_id, job_size in going:
@@ -159,3 +161,7 @@ class Janitor:
             return
         with contextlib.suppress(StoreFailed):  # it is deleted; the row is forgotten at the next look
             await self._store.forget(job_id)
+
+
+def _tell_of_clock(seconds: float) -> None:
+    log.warning("the clock was set; for a day ages are told by the old one", extra=fields(seconds=round(seconds)))

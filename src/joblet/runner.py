@@ -393,6 +393,8 @@ class Runner:
             await self.probe()
 
     async def _end(self, live: Live, ending: Ending, ended_at: int, receipt: Receipt | None = None) -> None:
+        # The clock may have been set meanwhile; nothing ends before it has begun.
+        ended_at = max(ended_at, live.job.exec_at or 0, live.job.started_at or 0)
         job = live.job = await self._store_firmly(
             live,
             ending.state,

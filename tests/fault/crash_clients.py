@@ -90,12 +90,12 @@ class Clients:
             entry.absent = not entry.job_id and not entry.order.key
             self.ledger.counts["lost answers: job" if entry.job_id else "lost answers: no job"] += 1
 
-    async def submit(self, order: Order) -> Entry:
+    async def submit(self, order: Order, *, wait: bool = False) -> Entry:
         """Raises Away when there is no answer."""
         entry = self.ledger.add(order)
         self.ledger.counts["submissions"] += 1
         try:
-            answer = await self._call(self._stub.RunJob, order.request(self._pb))
+            answer = await self._call(self._stub.RunJob, order.request(self._pb, wait=wait))
         except Away:
             entry.lost_answers += 1
             raise
@@ -311,7 +311,7 @@ class Load:
 
     async def _submit(self, order: Order) -> None:
         follows, kills = self._rng.random() < 0.5, self._rng.random() < 0.08
-        entry = await self._clients.submit(order)
+        entry = await self._clients.submit(order, wait=order.wait)
         if not entry.job_id:
             return
         if follows:

@@ -85,7 +85,8 @@ class Order:
     def command(self) -> str:
         return {Kind.MISSING: "no-such-command", Kind.REFUSED: "/etc/passwd"}.get(self.kind, "perl")
 
-    def request(self, pb: Any) -> Any:
+    def request(self, pb: Any, *, wait: bool) -> Any:
+        """It may wait for its start, which can be after all that now runs."""
         numbers = (self.lines, self.width, self.pause, self.linger, self.code)
         return pb.RunJobReq(
             command=self.command,
@@ -94,7 +95,7 @@ class Order:
             timeoutMs=self.timeout_ms,
             maxDisk=self.max_disk,
             priority=self.priority,
-            waitForStart=self.wait,
+            waitForStart=wait,
             maxProcesses=16,
             maxMemory=64,
         )

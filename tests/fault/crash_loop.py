@@ -29,20 +29,19 @@ import monitors
 from crash_clients import Clients, Load
 from crash_jobs import OWNER, PROGRAM, Entry, Ledger, Order, Violated, draw
 from harness import (
+    PATIENCE,
     ROOT,
     Server,
     compile_stock_client,
     make_certificates,
     mounted_nosuid,
+    own_ids,
     poll_until,
     processes_of,
 )
 
 DISK = "/var/tmp"
 """where the state is; jobs have a /tmp of their own, so what they write for us to see is not there"""
-ID_BASE = 0x30000000 + os.getpid() % 64 * (256 << 16)
-"""of the jobs of these servers alone, so that what is left of them is seen"""
-RANGES = 256
 SECTIONS: dict[str, dict[str, object]] = {
     "joblet": {"maxConcurrentJobs": 8, "maxQueuedJobs": 16, "cleanupTimeout": "1s"},
 }
@@ -98,7 +97,8 @@ class CrashLoop:
         self._cycles = cycles
         self._shared = shared
         (shared / "program").write_text(PROGRAM)
-        isolation = {"writable": [str(self._shared)], "idBase": ID_BASE, "idRanges": RANGES}
+        self._ids = own_ids()
+        isolation = {"writable": [str(shared)], "idBase": self._ids[0], "idRanges": self._ids[1]}
         self.server = Server(folder, make_certificates(folder / "certs"), isolation=isolation, **SECTIONS)
         self.server.on_line = lambda line: self._event()
         self._clients = Clients(self.ledger, stock, self._event)
@@ -112,12 +112,11 @@ class CrashLoop:
         while self.cycle < self._cycles:
             self.cycle += 1
             rng = random.Random(f"{self._seed}/{self.cycle}")
-            if rng.random() < 0.25:
-                await self._die_starting(rng)
-            else:
-                await self._live(rng)
+            async with asyncio.timeout(5 * PATIENCE):  # whatever hangs is a violation
+                await (self._die_starting(rng) if rng.random() < 0.25 else self._live(rng))
         self.cycle += 1
-        await self._finish()
+        async with asyncio.timeout(5 * PATIENCE):
+            await self._finish()
 
     async def _die_starting(self, rng: random.Random) -> None:
         """A server that is killed before it is ready, or just then."""
@@ -182,7 +181,7 @@ class CrashLoop:
         for base in Path("/sys/fs/cgroup").glob(f"**/joblet.slice/{(state / 'instance').read_text().strip()}"):
             if groups := [group.name for group in base.glob("*/")]:
                 raise Violated(f"control groups are left in {base}: {groups}")
-        if processes := processes_of(ID_BASE, RANGES):
+        if processes := processes_of(*self._ids):
             raise Violated(f"processes of jobs are left: {processes}")
         devices = Path("/sys/block").glob("loop*/loop/backing_file")
         poll_until(lambda: not any(str(state) in _text_of(device) for device in devices))

@@ -10,17 +10,16 @@ from typing import Any
 
 import monitors
 import pytest
-from harness import Server, Stock, poll_until, processes_of
+from harness import Server, Stock, own_ids, poll_until, processes_of
 
 LOST = ("FAILED", -1, "lost: its monitor was killed")
 SEED = 5
-ID_BASE = 0x5F000000
-"""of the jobs here alone, so that what is left of them is seen"""
 
 
 @pytest.fixture
 def server(make_server) -> Server:
-    isolation = {"idBase": ID_BASE, "idRanges": 64}
+    first, ranges = own_ids()
+    isolation = {"idBase": first, "idRanges": ranges}
     return make_server(joblet={"maxConcurrentJobs": 4}, isolation=isolation).start()
 
 
@@ -30,7 +29,7 @@ def end_of(status: Any) -> tuple[str, int, str]:
 
 def assert_nothing_is_left(server: Server) -> None:
     """Of any job: no process, no control group, no loop device."""
-    assert processes_of(ID_BASE, 64) == []
+    assert processes_of(*own_ids()) == []
     name = (server.state / "instance").read_text().strip()
     for base in Path("/sys/fs/cgroup").glob(f"**/joblet.slice/{name}"):
         assert list(base.glob("*/")) == []

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from joblet.clock import format_duration, now_ns, parse_duration, rfc3339
+from joblet.clock import SteadyClock, format_duration, now_ns, parse_duration, rfc3339
 
 
 @pytest.mark.parametrize(
@@ -80,3 +80,36 @@ def test_now_is_the_time_of_day() -> None:
     before = time.time_ns()
     now = now_ns()
     assert before <= now <= time.time_ns()
+
+
+HOUR = 3600 * 10**9
+
+
+def test_a_clock_that_goes_is_believed() -> None:
+    steady = SteadyClock()
+    wall, boot = now_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    for hours in range(100):
+        assert steady._read(wall + hours * HOUR, boot + hours * HOUR) == wall + hours * HOUR
+
+
+@pytest.mark.parametrize("jump", [1000 * HOUR, -1000 * HOUR])
+def test_a_clock_that_was_set_is_believed_after_a_day(jump: int) -> None:
+    steady, told = SteadyClock(), []
+    steady.on_set = told.append
+    wall, boot = now_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    for hours in range(24):
+        assert steady._read(wall + jump + hours * HOUR, boot + hours * HOUR) == pytest.approx(
+            wall + hours * HOUR, abs=10**9
+        )
+    assert steady._read(wall + jump + 25 * HOUR, boot + 25 * HOUR) == wall + jump + 25 * HOUR
+    assert told == [pytest.approx(jump / 1e9, abs=1)]
+
+
+def test_a_clock_set_back_in_time_was_never_set() -> None:
+    steady, told = SteadyClock(), []
+    steady.on_set = told.append
+    wall, boot = now_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    steady._read(wall + 5000 * HOUR, boot)
+    for hours in range(1, 50):
+        assert steady._read(wall + hours * HOUR, boot + hours * HOUR) == wall + hours * HOUR
+    assert len(told) == 1

@@ -155,3 +155,10 @@ async def test_unknown_frames_are_ignored(client: _Client) -> None:
     client.say()
     client.h2.receive_data(client.wire.data)
     assert client.ended == []
+
+
+async def test_a_connection_without_a_handshake_leaves_nothing() -> None:
+    server = grpclib.server.Server([])
+    protocols = [Guarded(server, lambda *_: None, lambda: None) for _ in range(5)]
+    assert not any(protocol.made for protocol in protocols)
+    assert not server._handlers

@@ -16,8 +16,9 @@ def check(connection: sqlite3.Connection) -> None:
 
 
 def is_damage(error: sqlite3.DatabaseError) -> bool:
-    """Whether the file itself is at fault, not the disk or who holds it."""
-    return not isinstance(error, sqlite3.OperationalError)
+    """Whether the file itself is at fault, not the disk, who holds it, or what was asked."""
+    code = getattr(error, "sqlite_errorcode", None)  # None: it is ours, from `check` or from a row that makes no job
+    return code is None or code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def is_full(error: sqlite3.Error) -> bool:
