@@ -135,10 +135,11 @@ class Clients:
             self.ledger.see(answer, asked_at)
 
     async def stop(self, entry: Entry) -> None:
-        entry.stop_asked = True
+        entry.stop_asked, entry.stop_answered = True, False
         self.ledger.counts["stops"] += 1
         try:
             answer = await self._call(self._stub.StopJob, self._pb.StopJobReq(id=entry.job_id))
+            entry.stop_answered = True
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
                 raise
@@ -250,7 +251,7 @@ class Load:
             if time.monotonic() > deadline:
                 raise Violated(f"stuck: {unended}")
             for entry in unended:
-                if entry.order.linger and not entry.stop_asked:
+                if entry.order.linger and not entry.stop_answered:
                     await self._clients.stop(entry)
             await asyncio.sleep(0.1)
             await self._clients.look()
@@ -286,7 +287,7 @@ class Load:
         unended = [entry for entry in jobs if not entry.final]
         long = [entry for entry in unended if entry.order.kind is Kind.LONG]
         action = rng.choices(list(_ACTIONS), list(_ACTIONS.values()))[0]
-        if len([entry for entry in long if not entry.stop_asked]) > _MOST_LONG:
+        if len([entry for entry in long if not entry.stop_answered]) > _MOST_LONG:
             action = "stop"
         if action == "burst":
             orders = [self._order() for _ in range(_BURST)]

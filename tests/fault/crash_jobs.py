@@ -164,6 +164,8 @@ class Entry:
     absent: bool = False
     """there was none when it was looked for after its submission was lost"""
     stop_asked: bool = False
+    stop_answered: bool = False
+    """a stop that a server was killed before it heard of has to be asked for again"""
     stopped: bool = False
     """a StopJob was answered with success"""
     victim: bool = False

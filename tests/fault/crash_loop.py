@@ -35,13 +35,15 @@ from harness import (
     Server,
     compile_stock_client,
     make_certificates,
-    own_ids,
     poll_until,
     processes_of,
 )
 
 DISK = "/var/tmp"
 """where the state is; jobs have a /tmp of their own, so what they write for us to see is not there"""
+ID_BASE = 0x30000000 + os.getpid() % 64 * (256 << 16)
+"""of the jobs of these servers alone, so that what is left of them is seen"""
+RANGES = 256
 SECTIONS: dict[str, dict[str, object]] = {
     "joblet": {"maxConcurrentJobs": 8, "maxQueuedJobs": 16, "cleanupTimeout": "1s"},
 }
@@ -97,8 +99,7 @@ class CrashLoop:
         self._cycles = cycles
         self._shared = shared
         (shared / "program").write_text(PROGRAM)
-        self._ids = own_ids()
-        isolation = {"writable": [str(shared)], "idBase": self._ids[0], "idRanges": self._ids[1]}
+        isolation = {"writable": [str(self._shared)], "idBase": ID_BASE, "idRanges": RANGES}
         self.server = Server(folder, make_certificates(folder / "certs"), isolation=isolation, **SECTIONS)
         self.server.on_line = lambda line: self._event()
         self._clients = Clients(self.ledger, stock, self._event)
@@ -181,7 +182,7 @@ class CrashLoop:
         for base in Path("/sys/fs/cgroup").glob(f"**/joblet.slice/{(state / 'instance').read_text().strip()}"):
             if groups := [group.name for group in base.glob("*/")]:
                 raise Violated(f"control groups are left in {base}: {groups}")
-        if processes := processes_of(*self._ids):
+        if processes := processes_of(ID_BASE, RANGES):
             raise Violated(f"processes of jobs are left: {processes}")
         devices = Path("/sys/block").glob("loop*/loop/backing_file")
         poll_until(lambda: not any(str(state) in _text_of(device) for device in devices))
