@@ -16,8 +16,9 @@ def check(connection: sqlite3.Connection) -> None:
 
 
 def is_damage(error: sqlite3.DatabaseError) -> bool:
-    """Whether the file itself is at fault, not the disk or who holds it."""
-    return not isinstance(error, sqlite3.OperationalError)
+    """Whether the file itself is at fault, not the disk, or who holds it, or what was asked of it."""
+    # SQLITE_CORRUPT and SQLITE_NOTADB; all others have classes of their own.
+    return type(error) is sqlite3.DatabaseError
 
 
 def is_full(error: sqlite3.Error) -> bool:
