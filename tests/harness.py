@@ -307,8 +307,8 @@ def remove_groups(state: Path) -> None:
 
 def own_ids() -> tuple[int, int]:
     """First id and ranges of a pool that is this process's alone, so that what is left of its jobs is seen."""
-    ranges = 128
-    return 0x50000000 + os.getpid() % 64 * ranges * 65536, ranges
+    ranges = 256
+    return 0x30000000 + os.getpid() % 64 * (ranges << 16), ranges
 
 
 def processes_of(owner: int, ranges: int = 1) -> list[int]:

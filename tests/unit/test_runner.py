@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from joblet import clock
+from joblet import clock, runner
 from joblet.admission import Admission
 from joblet.errors import (
     HostUnable,
@@ -525,6 +525,35 @@ async def test_a_job_that_cannot_be_stored_is_refused_and_takes_nothing(make: Ma
     assert len(site.host.launches) == waiting
     live = await site.submit()
     assert live.job.state is (State.PENDING if waiting else State.INITIALIZING)
+
+
+async def test_a_job_that_has_no_room_is_refused_and_takes_nothing(make: Make) -> None:
+    site = make(slots=1, queue=0)
+    site.host.full = True
+    with pytest.raises(NoRoom, match="no space left on the disk of /jobs"):
+        await site.submit()
+    site.host.full = False
+    assert (await site.submit()).job.state is State.INITIALIZING
+    assert [job.id for job in await everything(site.store)] == [1]
+
+
+async def test_a_job_that_has_its_turn_waits_for_room_and_can_be_stopped(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_RETRY_SECONDS", 0.01)
+    site = make(slots=1)
+    _, first = await site.running()
+    second, third = await site.submit(), await site.submit()
+    site.host.full = True
+    first.end(code=0)
+    async with asyncio.timeout(PATIENCE):
+        assert (await site.runner.stop("2", "stopped by alice")).state is State.STOPPED
+    assert site.host.launches == [1]
+    site.host.full = False
+    async with asyncio.timeout(PATIENCE):
+        await third.launched.wait()
+    assert site.host.launches == [1, 3]
+    assert second.ended.is_set()
 
 
 async def test_a_job_whose_turn_cannot_be_stored_has_it_when_there_is_room_again(make: Make) -> None:
