@@ -114,7 +114,7 @@ def say_slowly(connection: socket.socket, data: bytes, pause: float) -> None:
 
 
 def flood(connection: ssl.SSLSocket, data: bytes, most: int) -> bool:
-    """Send `data` over and over, without reading, until the server ends the connection; False if it does not within `most` bytes."""
+    """Send `data` over and over, without reading, until the server ends the connection; False after `most` bytes."""
     block = data * max(1, 60_000 // len(data))
     sent = 0
     deadline = time.monotonic() + PATIENCE
