@@ -21,7 +21,10 @@ DAY = 24 * HOUR
 BACK = 240
 """not so far that certificates made now are not valid yet"""
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="the server's clock is set with a C compiler's help (cc)")
+pytestmark = [
+    pytest.mark.load,
+    pytest.mark.skipif(COMPILER is None, reason="the server's clock is set with a C compiler's help (cc)"),
+]
 
 
 class Clock:
