@@ -15,7 +15,7 @@ class Admission:
     """The mutable state is the number of slots taken and the jobs that wait.
 
     A slot belongs to a job until the job's shim has ended; `release` is called then and only then. Slots are taken only
-    while nobody waits, so that no job overtakes another of its priority.
+    while nobody waits or, with a slot given to it, has yet to come for it: no job overtakes another of its priority.
     """
 
     def __init__(self, slots: int, queue_length: int) -> None:
@@ -23,6 +23,7 @@ class Admission:
         self._queue_length = queue_length
         self._taken = 0
         self._reserved = 0
+        self._coming: set[int] = set()
         self._order: list[_Place] = []
         self._waiting: dict[int, tuple[_Place, asyncio.Future[None]]] = {}
 
@@ -31,7 +32,7 @@ class Admission:
 
         Raises QueueFull. A place in the queue is used by `enqueue` or given up by `cancel_reservation`.
         """
-        if self._taken < self._slots and not self._waiting and not self._reserved:
+        if self._taken < self._slots and not (self._waiting or self._reserved or self._coming):
             self._taken += 1
             return True
         if len(self._waiting) + self._reserved >= self._queue_length:
@@ -51,7 +52,7 @@ class Admission:
     def enqueue(self, job_id: int, priority: int, *, reserved: bool) -> asyncio.Future[None]:
         """Put a job into the queue, in a place that was `reserved` for it or (after a restart) was not.
 
-        The future is done when the job has a slot, and cancelled when it is withdrawn.
+        The future is done when the job has a slot, which `come` is to tell of, and cancelled when it is withdrawn.
         """
         if reserved:
             self._reserved -= 1
@@ -77,6 +78,10 @@ class Admission:
             return 0
         return bisect_left(self._order, self._waiting[job_id][0]) + 1
 
+    def come(self, job_id: int) -> None:
+        """The job has begun with the slot that it was given; those after it may go on."""
+        self._coming.discard(job_id)
+
     def release(self) -> None:
         """A job has ended and its shim is gone."""
         self._taken -= 1
@@ -88,4 +93,5 @@ class Admission:
             _, turn = self._waiting.pop(job_id)
             if not turn.done():  # its waiter may have been cancelled
                 self._taken += 1
+                self._coming.add(job_id)
                 turn.set_result(None)

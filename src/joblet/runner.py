@@ -281,7 +281,10 @@ class Runner:
     async def _run(self, live: Live, found: Running | Exit | Lost | None) -> None:
         if live.job.state is State.PENDING:
             now, epoch = clock.now_ns(), self._executor.epoch
-            live.job = await self._store_firmly(live, State.INITIALIZING, started_at=now, epoch=epoch)
+            try:
+                live.job = await self._store_firmly(live, State.INITIALIZING, started_at=now, epoch=epoch)
+            finally:
+                self._admission.come(live.job.id)
         if found is None:
             await self._wait_for_room(live)
             if live.stop_reason:

@@ -127,7 +127,7 @@ async def test_a_waiter_that_was_cancelled_does_not_break_the_queue_behind_it() 
 
 
 class AdmissionAgainstModel(RuleBasedStateMachine):
-    """The model: a set of holders, a list of waiting jobs, a number of reservations."""
+    """The model: a set of holders, of those who have yet to come, a list of waiting jobs, a number of reservations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,6 +135,7 @@ class AdmissionAgainstModel(RuleBasedStateMachine):
         self.ids = itertools.count(1)
         self.holders = 0
         self.waiting: list[int] = []
+        self.coming: list[int] = []
         self.reserved = 0
         self.excess = 0
         self.turns: dict[int, asyncio.Future[None]] = {}
@@ -147,7 +148,8 @@ class AdmissionAgainstModel(RuleBasedStateMachine):
     def admit(self) -> None:
         while self.waiting and self.holders < self.slots:
             self.holders += 1
-            assert self.turns.pop(self.waiting.pop(0)).done()
+            self.coming.append(self.waiting.pop(0))
+            assert self.turns.pop(self.coming[-1]).done()
 
     def enqueue_for_real(self, *, reserved: bool) -> None:
         async def enqueue(job_id: int) -> asyncio.Future[None]:
@@ -160,7 +162,7 @@ class AdmissionAgainstModel(RuleBasedStateMachine):
 
     @rule()
     def reserve(self) -> None:
-        free = self.holders < self.slots and not self.waiting and not self.reserved
+        free = self.holders < self.slots and not (self.waiting or self.reserved or self.coming)
         full = len(self.waiting) + self.reserved >= self.length
         if full and not free:
             with pytest.raises(QueueFull):
@@ -193,6 +195,11 @@ class AdmissionAgainstModel(RuleBasedStateMachine):
         self.admission.occupy()
         self.holders += 1
         self.excess = max(self.excess, self.holders - self.slots)
+
+    @precondition(lambda self: self.coming)
+    @rule(pick=st.integers(0, 100))
+    def come(self, pick: int) -> None:
+        self.admission.come(self.coming.pop(pick % len(self.coming)))
 
     @precondition(lambda self: self.holders)
     @rule()
