@@ -57,7 +57,9 @@ def test_cpu_time_is_within_three_percent_of_the_limit(client: Stock, report: Re
             assert status.receipt.throttledUsec > 0
             break
         lacked = (percent - shares[-1]) / 100 * status.receipt.wallUsec / 1e6
-        starved = starved and idle_seconds() - idle < lacked
+        # A tenth of the machine may be idle all the same, in moments and on cores that were of no use.
+        unused = idle_seconds() - idle - status.receipt.wallUsec / 1e6 * len(CORES) / 10
+        starved = starved and unused < lacked
     report("cpu", f"{percent} %", f"{shares[-1]:.2f} %")
     assert max(shares) >= percent * 0.97 or starved, f"{shares}: kept from time that nobody else wanted"
 
