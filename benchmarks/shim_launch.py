@@ -170,6 +170,7 @@ def main() -> None:
         bare = View(plain.read_only, (), (), view.tmp_bytes)
         (folder / "shared").mkdir()
         os.chown(folder / "shared", 12345, 12345)
+        subprocess.run(["mount", "-o", "bind,nosuid", folder / "shared", folder / "shared"], check=True)
         shared = View(view.read_only, (folder / "shared",), view.masked, view.tmp_bytes)
         (folder / "work").mkdir()
 
@@ -197,6 +198,7 @@ def main() -> None:
                 if turn >= 10:  # what comes before warms up
                     times[name].append(took * 1000)
         launches.cgroups.remove()
+        subprocess.run(["umount", folder / "shared"], check=True)
 
     version = subprocess.run(["bwrap", "--version"], capture_output=True, text=True, check=True).stdout.strip()
     print(f"launch until reaped, {rounds} rounds, {version}, control groups {kind}, Linux {os.uname().release}\n")
