@@ -222,16 +222,18 @@ class Client:
                     yield chunk.payload
 
     @property
-    def _stub(self) -> pb.JobletServiceStub:
+    def _open_channel(self) -> JobletChannel:
         if self._channel is None:
             raise RuntimeError("the client is not open: use `async with`")
-        return pb.JobletServiceStub(self._channel)
+        return self._channel
+
+    @property
+    def _stub(self) -> pb.JobletServiceStub:
+        return pb.JobletServiceStub(self._open_channel)
 
     @property
     def _jobs_stub(self) -> pb.JobServiceStub:
-        if self._channel is None:
-            raise RuntimeError("the client is not open: use `async with`")
-        return pb.JobServiceStub(self._channel)
+        return pb.JobServiceStub(self._open_channel)
 
     async def _wait(self, patience: Patience, error: JobletError) -> None:
         if self._channel is None:  # closed by its owner, during the call
