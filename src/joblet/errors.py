@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from grpclib.const import Status
@@ -35,6 +36,75 @@ class InvalidArgument(JobletError):
     """A field of the request is malformed or out of bounds."""
 
     status = Status.INVALID_ARGUMENT
+
+
+class InvalidWorkflow(InvalidArgument):
+    """A workflow file is wrong in one or more places; the message has one line for each."""
+
+    MOST = 20
+    """lines; what a client is told travels in a header, which must not be long"""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        """`FILE:LINE: job "NAME": KEY: what is wrong`, each"""
+        shown = [fault if len(fault) <= 300 else fault[:300] + "..." for fault in self.faults[: self.MOST]]
+        if len(self.faults) > self.MOST:
+            shown.append(f"and {len(self.faults) - self.MOST} more faults")
+        super().__init__("invalid workflow: " + "\n".join(shown))
+
+
+class WorkflowNotFound(JobletError):
+    """No workflow has this id."""
+
+    status = Status.NOT_FOUND
+
+    def __init__(self, workflow_id: str) -> None:
+        super().__init__(f"workflow not found: {workflow_id}")
+
+
+class WorkflowNotRunning(JobletError):
+    """The workflow has ended, so it cannot be stopped."""
+
+    status = Status.FAILED_PRECONDITION
+
+    def __init__(self, workflow_id: int, state: str) -> None:
+        super().__init__(f"workflow is not running: {workflow_id} (current status: {state})")
+
+
+class WorkflowNotEnded(JobletError):
+    """The workflow has not ended, so it can be neither tried again nor deleted."""
+
+    status = Status.FAILED_PRECONDITION
+
+    def __init__(self, workflow_id: int, state: str) -> None:
+        super().__init__(f"workflow has not ended: {workflow_id} (current status: {state})")
+
+
+class NothingToRetry(JobletError):
+    """Every job of the workflow has completed."""
+
+    status = Status.FAILED_PRECONDITION
+
+    def __init__(self, workflow_id: int) -> None:
+        super().__init__(f"workflow {workflow_id} has nothing to run again: all its jobs have completed")
+
+
+class JobOfWorkflow(JobletError):
+    """The job belongs to a workflow that has not ended, which still has to learn how it ended."""
+
+    status = Status.FAILED_PRECONDITION
+
+    def __init__(self, job_id: int, workflow_id: int) -> None:
+        super().__init__(f"job {job_id} belongs to workflow {workflow_id}, which has not ended")
+
+
+class EventsGone(JobletError):
+    """The events asked for are older than those that are kept."""
+
+    status = Status.OUT_OF_RANGE
+
+    def __init__(self, after: int, oldest: int) -> None:
+        super().__init__(f"events after {after} are not kept any more (the oldest is {oldest})")
 
 
 class JobNotFound(JobletError):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from typing import Self
+from pathlib import PurePosixPath
 
 from joblet.clock import format_duration
 from joblet.errors import InvalidArgument
+from joblet.meaning import Meaning
 
 DANGEROUS = frozenset(";&|`$(){}[]<>\n\0")
 """Characters refused in a command; arguments go to execve as they are."""
@@ -25,18 +26,21 @@ MAX_INT32 = 2**31 - 1
 MAX_PRIORITY = 1000
 MAX_TIMEOUT_MS = 10 * 365 * 86_400_000
 MAX_KEY = 128
+MAX_NAME = 128
+
+MASK = "***"
+"""what is shown for the value of a secret"""
+
+TIMEOUT = "timeout after "
+"""begins the reason of a job that has run for too long"""
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+RESERVED = "JOBLET_"
+"""begins the names of the variables that tell a job what it is"""
 
 
-class State(StrEnum):
+class State(Meaning):
     """A job's status as clients see it."""
-
-    meaning: str
-
-    def __new__(cls, value: str, meaning: str) -> Self:
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.meaning = meaning
-        return member
 
     PENDING = "PENDING", "waits for a slot"
     INITIALIZING = "INITIALIZING", "isolation and limits are being set up"
@@ -108,6 +112,27 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class Uploads:
+    """Files that lie ready for a job."""
+
+    folder: str
+    """where, in the store of uploads"""
+    paths: tuple[str, ...] = ()
+    """those that are put into the work directory, at the same relative paths; a directory with all below it"""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What of a workflow a job is. No two jobs are the same."""
+
+    workflow_id: int
+    position: int
+    """of the step in its plan"""
+    attempt: int
+    """from 1"""
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """What a client asks for; 0 and empty mean the server's choice. `settle` makes it what the job gets."""
 
@@ -120,6 +145,15 @@ class Order:
     """who waits for a slot goes before those of a lower one"""
     key: str = ""
     """the client's own name for this order: the same key gives the same job, whenever it is asked for again"""
+    name: str = ""
+    """for people to know it by"""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    secret_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """whose values reach the job and nobody else"""
+    workdir: str = ""
+    """where the command starts: relative to the work directory, or absolute in the job's view"""
+    uploads: Uploads | None = None
+    part: Part | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +197,21 @@ class Job:
     key: str = ""
     epoch: str = ""
     """the life of its machine in which it left the queue"""
+    name: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    secret_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """with its values, which go to the job and to nobody else"""
+    workdir: str = ""
+    uploads: Uploads | None = None
+    part: Part | None = None
+    """None for an individual job"""
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    """what it has written to $JOBLET_OUTPUT"""
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether it was stopped for having run too long."""
+        return self.state is State.STOPPED and self.reason.startswith(TIMEOUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +240,46 @@ def validate_command(command: str, args: Sequence[str]) -> None:
             raise InvalidArgument(f"invalid argument: args[{index}] is {size} bytes long (at most {MAX_ARG_BYTES})")
 
 
+def validate_environment(field: str, variables: Mapping[str, str]) -> None:
+    """Raise InvalidArgument unless each is one that a job may be given. Values are not shown: they may be secret."""
+    for name, value in variables.items():
+        if not _VARIABLE.fullmatch(name) or len(name) > MAX_NAME:
+            shown = repr(name[:MAX_NAME])
+            raise InvalidArgument(f"invalid {field}: {shown} is no name of a variable (letters, digits and _)")
+        if name.startswith(RESERVED):
+            raise InvalidArgument(f"invalid {field}: {name} begins with {RESERVED}, which joblet itself sets")
+        if "\0" in value:
+            raise InvalidArgument(f"invalid {field}: the value of {name} contains a NUL byte")
+        size = len(name) + 1 + len(value.encode())
+        if size > MAX_ARG_BYTES:
+            raise InvalidArgument(f"invalid {field}: {name} is {size} bytes long (at most {MAX_ARG_BYTES})")
+
+
+def validate_path(field: str, path: str) -> None:
+    """Raise InvalidArgument unless `path` names something below the directory that it is relative to."""
+    plain = bool(path) and "\0" not in path and not path.startswith("/") and ".." not in PurePosixPath(path).parts
+    if not plain or str(PurePosixPath(path)) != path or path == "." or len(path.encode()) > MAX_COMMAND_BYTES:
+        raise InvalidArgument(f"invalid {field}: {path[:MAX_NAME]!r} is not a plain relative path")
+
+
+def validate_workdir(path: str) -> None:
+    """Raise InvalidArgument unless a command can be asked to start there."""
+    if path.startswith("/"):
+        validate_path("workdir", path[1:])
+    elif path:
+        validate_path("workdir", path)
+
+
 def settle(order: Order, policy: Policy, role: str) -> Order:
     """The order with everything that the client left open filled in. Raise InvalidArgument for what may not be."""
     validate_command(order.command, order.args)
+    if len(order.name) > MAX_NAME or not order.name.isprintable():
+        raise InvalidArgument(f"invalid name: {order.name[:MAX_NAME]!r} (at most {MAX_NAME} printable characters)")
+    validate_environment("environment", order.environment)
+    validate_environment("secret_environment", order.secret_environment)
+    validate_workdir(order.workdir)
+    for path in order.uploads.paths if order.uploads else ():
+        validate_path("uploads", path)
     most = round(policy.timeout * 1000)
     if not 0 <= order.timeout_ms <= most:
         allowed = f"0 to {format_duration(policy.timeout)}"

@@ -24,7 +24,7 @@ from joblet.errors import (
     TransitionRefused,
 )
 from joblet.executor.base import Executor, Exit, LaunchFailed, Lost, Running
-from joblet.job import MAX_TIMEOUT_MS, Ending, Job, Order, Policy, Receipt, State, conclude, settle
+from joblet.job import MAX_TIMEOUT_MS, TIMEOUT, Ending, Job, Order, Policy, Receipt, State, conclude, settle
 from joblet.log import fields
 from joblet.logs import LogHub
 from joblet.store import Store
@@ -350,7 +350,7 @@ class Runner:
         stopping.add_done_callback(self._stopping.discard)
 
     async def _stop_for_time(self, live: Live) -> None:
-        await self._request_stop(live, f"timeout after {clock.format_duration(live.job.timeout_ms / 1000)}")
+        await self._request_stop(live, f"{TIMEOUT}{clock.format_duration(live.job.timeout_ms / 1000)}")
 
     async def _request_stop(self, live: Live, reason: str) -> None:
         """Have a job stopped, in whatever state it is. The reason is on disk before the first signal, if it can be."""

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Self
 
 from joblet.escape.attempts.frame import Attempt
+from joblet.meaning import Meaning
 
 DONE = "done"
 UNTRIED = "not tried"
 
 
-class Verdict(StrEnum):
+class Verdict(Meaning):
     """How an attempt ended."""
-
-    meaning: str
-
-    def __new__(cls, value: str, meaning: str) -> Self:
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.meaning = meaning
-        return member
 
     HELD = "held", "refused as it must be"
     BREACH = "BREACH", "it succeeded"

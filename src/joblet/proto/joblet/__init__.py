@@ -9,7 +9,10 @@ __all__ = (
     "DeleteAllJobsRes",
     "DeleteJobReq",
     "DeleteJobRes",
+    "DeleteWorkflowRequest",
+    "DeleteWorkflowResponse",
     "EmptyRequest",
+    "Event",
     "FileUpload",
     "GetJobLogsReq",
     "GetJobStatusReq",
@@ -27,6 +30,7 @@ __all__ = (
     "ListWorkflowsRequest",
     "ListWorkflowsResponse",
     "Receipt",
+    "RetryWorkflowRequest",
     "RunJobReq",
     "RunJobRes",
     "RunWorkflowRequest",
@@ -34,7 +38,9 @@ __all__ = (
     "SetJobTimeoutReq",
     "StopJobReq",
     "StopJobRes",
+    "StopWorkflowRequest",
     "Timestamp",
+    "WatchEventsRequest",
     "WorkflowInfo",
     "WorkflowJob",
 )
@@ -115,6 +121,30 @@ default_message_pool.register_message("joblet", "DeleteJobRes", DeleteJobRes)
 
 
 @dataclass(eq=False, repr=False)
+class DeleteWorkflowRequest(betterproto2.Message):
+    workflow_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message(
+    "joblet", "DeleteWorkflowRequest", DeleteWorkflowRequest
+)
+
+
+@dataclass(eq=False, repr=False)
+class DeleteWorkflowResponse(betterproto2.Message):
+    workflow_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    success: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
+
+    message: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message(
+    "joblet", "DeleteWorkflowResponse", DeleteWorkflowResponse
+)
+
+
+@dataclass(eq=False, repr=False)
 class EmptyRequest(betterproto2.Message):
     page_size: "int" = betterproto2.field(8, betterproto2.TYPE_INT32)
     """
@@ -131,12 +161,63 @@ default_message_pool.register_message("joblet", "EmptyRequest", EmptyRequest)
 
 
 @dataclass(eq=False, repr=False)
+class Event(betterproto2.Message):
+    """
+    A job or a workflow has come to a status.
+    """
+
+    sequence: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
+    """
+    Ascending; numbers may be left out
+    """
+
+    time: "Timestamp | None" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, optional=True
+    )
+
+    workflow_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    Empty: of an individual job
+    """
+
+    job_name: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    Empty: of the workflow itself, or of a job without a name
+    """
+
+    job_id: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    Empty: of the workflow itself, or of a job of it that was not started
+    """
+
+    status: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
+
+    exit_code: "int" = betterproto2.field(7, betterproto2.TYPE_INT32)
+
+    reason: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
+
+    attempt: "int" = betterproto2.field(9, betterproto2.TYPE_INT32)
+    """
+    Of a workflow's job
+    """
+
+
+default_message_pool.register_message("joblet", "Event", Event)
+
+
+@dataclass(eq=False, repr=False)
 class FileUpload(betterproto2.Message):
     path: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Relative, as below the work directory
+    """
 
     content: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
 
     mode: "int" = betterproto2.field(3, betterproto2.TYPE_UINT32)
+    """
+    Permission bits; 0 is 0644, of a directory 0755
+    """
 
     is_directory: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
 
@@ -239,6 +320,54 @@ class GetJobStatusRes(betterproto2.Message):
     extension: the client's own name for the order
     """
 
+    name: "str" = betterproto2.field(20, betterproto2.TYPE_STRING)
+    """
+    extension: for people to know it by
+    """
+
+    environment: "dict[str, str]" = betterproto2.field(
+        21,
+        betterproto2.TYPE_MAP,
+        map_meta=betterproto2.map_meta(
+            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
+        ),
+    )
+    """
+    extension
+    """
+
+    secret_environment: "dict[str, str]" = betterproto2.field(
+        22,
+        betterproto2.TYPE_MAP,
+        map_meta=betterproto2.map_meta(
+            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
+        ),
+    )
+    """
+    extension: values are masked
+    """
+
+    workdir: "str" = betterproto2.field(23, betterproto2.TYPE_STRING)
+    """
+    extension: where its command starts, if not in the work directory
+    """
+
+    workflow_id: "str" = betterproto2.field(24, betterproto2.TYPE_STRING)
+    """
+    extension: the workflow that it is of; empty for individual jobs
+    """
+
+    outputs: "dict[str, str]" = betterproto2.field(
+        25,
+        betterproto2.TYPE_MAP,
+        map_meta=betterproto2.map_meta(
+            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
+        ),
+    )
+    """
+    extension: what it has written to $JOBLET_OUTPUT, once it has ended
+    """
+
 
 default_message_pool.register_message("joblet", "GetJobStatusRes", GetJobStatusRes)
 
@@ -284,6 +413,11 @@ class GetWorkflowStatusResponse(betterproto2.Message):
     jobs: "list[WorkflowJob]" = betterproto2.field(
         2, betterproto2.TYPE_MESSAGE, repeated=True
     )
+
+    sequence: "int" = betterproto2.field(8, betterproto2.TYPE_INT64)
+    """
+    extension: of the last event that this answer reflects
+    """
 
 
 default_message_pool.register_message(
@@ -420,6 +554,16 @@ class Job(betterproto2.Message):
     extension: the client's own name for the order
     """
 
+    workdir: "str" = betterproto2.field(24, betterproto2.TYPE_STRING)
+    """
+    extension: where its command starts, if not in the work directory
+    """
+
+    workflow_id: "str" = betterproto2.field(25, betterproto2.TYPE_STRING)
+    """
+    extension: the workflow that it is of; empty for individual jobs
+    """
+
 
 default_message_pool.register_message("joblet", "Job", Job)
 
@@ -443,6 +587,19 @@ default_message_pool.register_message("joblet", "Jobs", Jobs)
 @dataclass(eq=False, repr=False)
 class ListWorkflowsRequest(betterproto2.Message):
     include_completed: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
+    """
+    Ended ones too
+    """
+
+    page_size: "int" = betterproto2.field(8, betterproto2.TYPE_INT32)
+    """
+    extension: workflows to list at most; 0 is as many as fit into a message
+    """
+
+    before: "str" = betterproto2.field(9, betterproto2.TYPE_STRING)
+    """
+    extension: list only workflows older than the one with this ID
+    """
 
 
 default_message_pool.register_message(
@@ -455,6 +612,14 @@ class ListWorkflowsResponse(betterproto2.Message):
     workflows: "list[WorkflowInfo]" = betterproto2.field(
         1, betterproto2.TYPE_MESSAGE, repeated=True
     )
+    """
+    The newest of those asked for, by ID
+    """
+
+    more: "bool" = betterproto2.field(8, betterproto2.TYPE_BOOL)
+    """
+    extension: there are older ones; ask again with `before` the first of these
+    """
 
 
 default_message_pool.register_message(
@@ -529,6 +694,16 @@ default_message_pool.register_message("joblet", "Receipt", Receipt)
 
 
 @dataclass(eq=False, repr=False)
+class RetryWorkflowRequest(betterproto2.Message):
+    workflow_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message(
+    "joblet", "RetryWorkflowRequest", RetryWorkflowRequest
+)
+
+
+@dataclass(eq=False, repr=False)
 class RunJobReq(betterproto2.Message):
     command: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
@@ -593,6 +768,45 @@ class RunJobReq(betterproto2.Message):
     key: "str" = betterproto2.field(13, betterproto2.TYPE_STRING)
     """
     extension: the client's own name for this order; the same key gives the same job
+    """
+
+    name: "str" = betterproto2.field(14, betterproto2.TYPE_STRING)
+    """
+    extension: for people to know it by
+    """
+
+    environment: "dict[str, str]" = betterproto2.field(
+        15,
+        betterproto2.TYPE_MAP,
+        map_meta=betterproto2.map_meta(
+            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
+        ),
+    )
+    """
+    extension: environment variables
+    """
+
+    secret_environment: "dict[str, str]" = betterproto2.field(
+        16,
+        betterproto2.TYPE_MAP,
+        map_meta=betterproto2.map_meta(
+            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
+        ),
+    )
+    """
+    extension: such whose values no answer shows
+    """
+
+    workdir: "str" = betterproto2.field(17, betterproto2.TYPE_STRING)
+    """
+    extension: where the command starts: below the work directory, or an absolute path
+    """
+
+    uploads: "list[FileUpload]" = betterproto2.field(
+        18, betterproto2.TYPE_MESSAGE, repeated=True
+    )
+    """
+    extension: files to put into the work directory
     """
 
 
@@ -661,6 +875,43 @@ class RunJobRes(betterproto2.Message):
     extension: the client's own name for the order
     """
 
+    name: "str" = betterproto2.field(20, betterproto2.TYPE_STRING)
+    """
+    extension: for people to know it by
+    """
+
+    environment: "dict[str, str]" = betterproto2.field(
+        21,
+        betterproto2.TYPE_MAP,
+        map_meta=betterproto2.map_meta(
+            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
+        ),
+    )
+    """
+    extension
+    """
+
+    secret_environment: "dict[str, str]" = betterproto2.field(
+        22,
+        betterproto2.TYPE_MAP,
+        map_meta=betterproto2.map_meta(
+            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
+        ),
+    )
+    """
+    extension: values are masked
+    """
+
+    workdir: "str" = betterproto2.field(23, betterproto2.TYPE_STRING)
+    """
+    extension: where its command starts, if not in the work directory
+    """
+
+    workflow_id: "str" = betterproto2.field(24, betterproto2.TYPE_STRING)
+    """
+    extension: the workflow that it is of; empty for individual jobs
+    """
+
 
 default_message_pool.register_message("joblet", "RunJobRes", RunJobRes)
 
@@ -693,6 +944,27 @@ class RunWorkflowRequest(betterproto2.Message):
         5, betterproto2.TYPE_MESSAGE, repeated=True
     )
 
+    parameters: "dict[str, str]" = betterproto2.field(
+        8,
+        betterproto2.TYPE_MAP,
+        map_meta=betterproto2.map_meta(
+            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
+        ),
+    )
+    """
+    extension: values for the parameters that the file declares
+    """
+
+    job: "str" = betterproto2.field(9, betterproto2.TYPE_STRING)
+    """
+    extension: run only this job of the file, whatever it requires
+    """
+
+    key: "str" = betterproto2.field(10, betterproto2.TYPE_STRING)
+    """
+    extension: the client's own name for this order; the same key gives the same workflow
+    """
+
 
 default_message_pool.register_message(
     "joblet", "RunWorkflowRequest", RunWorkflowRequest
@@ -704,6 +976,11 @@ class RunWorkflowResponse(betterproto2.Message):
     workflow_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     status: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    total_jobs: "int" = betterproto2.field(8, betterproto2.TYPE_INT32)
+    """
+    extension
+    """
 
 
 default_message_pool.register_message(
@@ -747,6 +1024,16 @@ default_message_pool.register_message("joblet", "StopJobRes", StopJobRes)
 
 
 @dataclass(eq=False, repr=False)
+class StopWorkflowRequest(betterproto2.Message):
+    workflow_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message(
+    "joblet", "StopWorkflowRequest", StopWorkflowRequest
+)
+
+
+@dataclass(eq=False, repr=False)
 class Timestamp(betterproto2.Message):
     """
     Byte-identical to google.protobuf.Timestamp.
@@ -758,6 +1045,34 @@ class Timestamp(betterproto2.Message):
 
 
 default_message_pool.register_message("joblet", "Timestamp", Timestamp)
+
+
+@dataclass(eq=False, repr=False)
+class WatchEventsRequest(betterproto2.Message):
+    after: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
+    """
+    Sequence number of the last event that is known; 0 is from the oldest that is kept
+    """
+
+    only_new: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
+    """
+    Only what happens from now on, instead of `after`
+    """
+
+    workflow_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    Only of this workflow and its jobs; the stream ends with it
+    """
+
+    job_id: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    Only of this job; the stream ends with it
+    """
+
+
+default_message_pool.register_message(
+    "joblet", "WatchEventsRequest", WatchEventsRequest
+)
 
 
 @dataclass(eq=False, repr=False)
@@ -789,6 +1104,40 @@ class WorkflowInfo(betterproto2.Message):
     )
 
     yaml_content: "str" = betterproto2.field(11, betterproto2.TYPE_STRING)
+    """
+    With the values of secrets masked; empty in lists
+    """
+
+    reason: "str" = betterproto2.field(12, betterproto2.TYPE_STRING)
+    """
+    extension: why it is in its status
+    """
+
+    stopped_jobs: "int" = betterproto2.field(13, betterproto2.TYPE_INT32)
+    """
+    extension
+    """
+
+    name: "str" = betterproto2.field(14, betterproto2.TYPE_STRING)
+    """
+    extension: the file's own name for it
+    """
+
+    parameters: "dict[str, str]" = betterproto2.field(
+        15,
+        betterproto2.TYPE_MAP,
+        map_meta=betterproto2.map_meta(
+            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
+        ),
+    )
+    """
+    extension: values of secret ones are masked
+    """
+
+    key: "str" = betterproto2.field(16, betterproto2.TYPE_STRING)
+    """
+    extension
+    """
 
 
 default_message_pool.register_message("joblet", "WorkflowInfo", WorkflowInfo)
@@ -835,6 +1184,42 @@ class WorkflowJob(betterproto2.Message):
     exit_code: "int" = betterproto2.field(7, betterproto2.TYPE_INT32)
     """
     Process exit code
+    """
+
+    reason: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
+    """
+    extension: why it is in its status
+    """
+
+    attempt: "int" = betterproto2.field(9, betterproto2.TYPE_INT32)
+    """
+    extension: which one this is; 0 before the first
+    """
+
+    max_attempts: "int" = betterproto2.field(10, betterproto2.TYPE_INT32)
+    """
+    extension
+    """
+
+    condition: "str" = betterproto2.field(11, betterproto2.TYPE_STRING)
+    """
+    extension: what it requires, as an expression; empty for nothing
+    """
+
+    outputs: "dict[str, str]" = betterproto2.field(
+        12,
+        betterproto2.TYPE_MAP,
+        map_meta=betterproto2.map_meta(
+            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
+        ),
+    )
+    """
+    extension: what it has written to $JOBLET_OUTPUT
+    """
+
+    continue_on_failure: "bool" = betterproto2.field(13, betterproto2.TYPE_BOOL)
+    """
+    extension: its failure is none of the workflow's
     """
 
 
@@ -1100,6 +1485,91 @@ class JobServiceStub(betterproto2_grpclib.ServiceStub):
             metadata=metadata,
         )
 
+    async def stop_workflow(
+        self,
+        message: "StopWorkflowRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "WorkflowInfo":
+        """
+        Extension: start no more jobs of a workflow and stop those that run; answers when they have ended.
+        """
+
+        return await self._unary_unary(
+            "/joblet.JobService/StopWorkflow",
+            message,
+            WorkflowInfo,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def retry_workflow(
+        self,
+        message: "RetryWorkflowRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "WorkflowInfo":
+        """
+        Extension: run again what failed, was stopped or canceled of an ended workflow, and all below it.
+        """
+
+        return await self._unary_unary(
+            "/joblet.JobService/RetryWorkflow",
+            message,
+            WorkflowInfo,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def delete_workflow(
+        self,
+        message: "DeleteWorkflowRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "DeleteWorkflowResponse":
+        """
+        Extension: remove an ended workflow, its jobs, their logs and its shared directory.
+        """
+
+        return await self._unary_unary(
+            "/joblet.JobService/DeleteWorkflow",
+            message,
+            DeleteWorkflowResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def watch_events(
+        self,
+        message: "WatchEventsRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "AsyncIterator[Event]":
+        """
+        Extension: every change of a job's or workflow's status, in order, from any of them on.
+        """
+
+        async for response in self._unary_stream(
+            "/joblet.JobService/WatchEvents",
+            message,
+            Event,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        ):
+            yield response
+
 
 class JobletServiceBase(betterproto2_grpclib.ServiceBase):
     async def run_job(self, message: "RunJobReq") -> "RunJobRes":
@@ -1290,6 +1760,39 @@ class JobServiceBase(betterproto2_grpclib.ServiceBase):
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def stop_workflow(self, message: "StopWorkflowRequest") -> "WorkflowInfo":
+        """
+        Extension: start no more jobs of a workflow and stop those that run; answers when they have ended.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def retry_workflow(self, message: "RetryWorkflowRequest") -> "WorkflowInfo":
+        """
+        Extension: run again what failed, was stopped or canceled of an ended workflow, and all below it.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def delete_workflow(
+        self, message: "DeleteWorkflowRequest"
+    ) -> "DeleteWorkflowResponse":
+        """
+        Extension: remove an ended workflow, its jobs, their logs and its shared directory.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def watch_events(
+        self, message: "WatchEventsRequest"
+    ) -> "AsyncIterator[Event]":
+        """
+        Extension: every change of a job's or workflow's status, in order, from any of them on.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+        yield Event()
+
     async def __rpc_run_workflow(
         self, stream: "grpclib.server.Stream[RunWorkflowRequest, RunWorkflowResponse]"
     ) -> None:
@@ -1341,6 +1844,42 @@ class JobServiceBase(betterproto2_grpclib.ServiceBase):
         response = await self.delete_all_jobs(request)
         await stream.send_message(response)
 
+    async def __rpc_stop_workflow(
+        self, stream: "grpclib.server.Stream[StopWorkflowRequest, WorkflowInfo]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.stop_workflow(request)
+        await stream.send_message(response)
+
+    async def __rpc_retry_workflow(
+        self, stream: "grpclib.server.Stream[RetryWorkflowRequest, WorkflowInfo]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.retry_workflow(request)
+        await stream.send_message(response)
+
+    async def __rpc_delete_workflow(
+        self,
+        stream: "grpclib.server.Stream[DeleteWorkflowRequest, DeleteWorkflowResponse]",
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.delete_workflow(request)
+        await stream.send_message(response)
+
+    async def __rpc_watch_events(
+        self, stream: "grpclib.server.Stream[WatchEventsRequest, Event]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        await self._call_rpc_handler_server_stream(
+            self.watch_events,
+            stream,
+            request,
+        )
+
     def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
         return {
             "/joblet.JobService/RunWorkflow": grpclib.const.Handler(
@@ -1378,5 +1917,29 @@ class JobServiceBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 DeleteAllJobsReq,
                 DeleteAllJobsRes,
+            ),
+            "/joblet.JobService/StopWorkflow": grpclib.const.Handler(
+                self.__rpc_stop_workflow,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                StopWorkflowRequest,
+                WorkflowInfo,
+            ),
+            "/joblet.JobService/RetryWorkflow": grpclib.const.Handler(
+                self.__rpc_retry_workflow,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                RetryWorkflowRequest,
+                WorkflowInfo,
+            ),
+            "/joblet.JobService/DeleteWorkflow": grpclib.const.Handler(
+                self.__rpc_delete_workflow,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                DeleteWorkflowRequest,
+                DeleteWorkflowResponse,
+            ),
+            "/joblet.JobService/WatchEvents": grpclib.const.Handler(
+                self.__rpc_watch_events,
+                grpclib.const.Cardinality.UNARY_STREAM,
+                WatchEventsRequest,
+                Event,
             ),
         }
