@@ -9,8 +9,19 @@ from typing import Any
 
 from joblet.errors import PermissionDenied, Unauthenticated
 
-_READ = frozenset({"get_job", "list_jobs", "get_job_logs", "get_workflow", "list_workflows", "health", "reflection"})
-_WRITE = frozenset({"run_job", "stop_job", "set_job_timeout", "delete_job", "delete_all_jobs", "run_workflow"})
+_READ = frozenset(
+    {
+        *("get_job", "list_jobs", "get_job_logs"),
+        *("get_workflow", "list_workflows", "watch_events"),
+        *("health", "reflection"),
+    }
+)
+_WRITE = frozenset(
+    {
+        *("run_job", "stop_job", "set_job_timeout", "delete_job", "delete_all_jobs"),
+        *("run_workflow", "stop_workflow", "retry_workflow", "delete_workflow"),
+    }
+)
 
 ROLES: Mapping[str, frozenset[str]] = {"admin": _READ | _WRITE, "viewer": _READ}
 """The operations of each role. What is not here is denied."""
@@ -26,6 +37,10 @@ OPERATIONS: Mapping[str, str] = {
     "/joblet.JobService/GetWorkflowStatus": "get_workflow",
     "/joblet.JobService/ListWorkflows": "list_workflows",
     "/joblet.JobService/GetWorkflowJobs": "get_workflow",
+    "/joblet.JobService/StopWorkflow": "stop_workflow",
+    "/joblet.JobService/RetryWorkflow": "retry_workflow",
+    "/joblet.JobService/DeleteWorkflow": "delete_workflow",
+    "/joblet.JobService/WatchEvents": "watch_events",
     "/joblet.JobService/DeleteJob": "delete_job",
     "/joblet.JobService/DeleteAllJobs": "delete_all_jobs",
     "/grpc.health.v1.Health/Check": "health",
