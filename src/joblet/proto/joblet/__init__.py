@@ -1069,6 +1069,11 @@ class WatchEventsRequest(betterproto2.Message):
     Only of this job; the stream ends with it
     """
 
+    no_follow: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
+    """
+    End after what has happened by now
+    """
+
 
 default_message_pool.register_message(
     "joblet", "WatchEventsRequest", WatchEventsRequest
