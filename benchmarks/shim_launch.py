@@ -19,11 +19,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from joblet.executor.local import disk, host, spec
 from joblet.executor.local.spec import Group, View
-from joblet.job import Limits
+from joblet.job import Job, Limits, State
 
 ROOT = Path(__file__).parents[1]
 BASE, COUNT = 0x70000000, 65536
@@ -78,17 +79,15 @@ class Launches:
             os.chown(job / "work", BASE, BASE)
             if megabytes:
                 disk.make(job / "disk", megabytes)
+            limits = replace(LIMITS, max_disk=megabytes)
             order = spec.encode(
-                job_id=self._count,
+                Job(self._count, COMMAND, (), limits, State.INITIALIZING, owner="", created_at=0),
                 uid_base=BASE,
                 id_count=COUNT,
                 grace_ms=5000,
-                open_files=1024,
                 log_limit=0,
-                disk=megabytes > 0,
                 view=view,
                 groups=self.groups(str(self._count)) if groups else [],
-                argv=[COMMAND],
             )
             directory = os.open(job, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             lock = os.open(job / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -12,6 +12,7 @@ import pytest
 from toolchain import ROOT, SHIM, find_with
 
 from joblet.executor.local.spec import Group, View, encode
+from joblet.job import Job, Limits, State
 
 HERE = Path(__file__).parent
 SANITIZERS = ("-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all")
@@ -59,17 +60,15 @@ def seeds() -> list[bytes]:
     edge = View((Path("/", "a" * 255),), (), (), 2**63 - 1)
 
     def spec(view: View, groups: list[Group], argv: list[str], uid_base: int = 1_879_048_192, most: int = 0) -> bytes:
+        limits = Limits(100, 64, 0, max_open_files=1024, max_disk=most >> 20)
         return encode(
-            job_id=7,
+            Job(7, argv[0], tuple(argv[1:]), limits, State.INITIALIZING, "admin", 0),
             uid_base=uid_base,
             id_count=65536,
             grace_ms=5000,
-            open_files=1024,
             log_limit=most,
-            disk=most > 0,
             view=view,
             groups=groups,
-            argv=argv,
         )
 
     return [

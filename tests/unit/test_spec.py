@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from joblet.executor.local.ranges import COUNT, IdRanges
 from joblet.executor.local.spec import Group, View, encode, sealed_memfd
+from joblet.job import Job, Limits, Part, State
 
 SINGLE = {
     *("version", "id", "hostname", "uid_base", "id_count", "grace_ms", "open_files", "log_limit", "tmp_bytes"),
@@ -35,23 +37,27 @@ def values(pairs: list[tuple[str, bytes]], key: str) -> list[bytes]:
     return [value for name, value in pairs if name == key]
 
 
-def encoded(
-    argv: list[str], *, groups: list[Group] | None = None, view: View | None = None, disk: bool = False
-) -> list[tuple[str, bytes]]:
+def a_job(argv: list[str], *, disk: bool = False, **more: Any) -> Job:
+    limits = Limits(100, 64, 0, max_open_files=1024, max_disk=int(disk))
+    return Job(7, argv[0], tuple(argv[1:]), limits, State.INITIALIZING, "admin", 0, **more)
+
+
+def encoded(job: Job, *, groups: list[Group] | None = None, view: View | None = None) -> list[tuple[str, bytes]]:
     return decode(
         encode(
-            job_id=7,
+            job,
             uid_base=BASE,
             id_count=65536,
             grace_ms=5000,
-            open_files=1024,
             log_limit=0,
-            disk=disk,
             view=view or View((), (), (), 1024),
             groups=groups or [],
-            argv=argv,
         )
     )
+
+
+def variables(job: Job) -> dict[str, str]:
+    return dict(value.decode().split("=", 1) for value in values(encoded(job), "env"))
 
 
 # Any byte but NUL, as it comes in a protobuf string.
@@ -78,7 +84,7 @@ groups_of_a_job = st.lists(
     st.booleans(),
 )
 def test_what_is_encoded_is_decoded(argv: list[str], groups: list[Group], view: View, disk: bool) -> None:
-    pairs = encoded(argv, groups=groups, view=view, disk=disk)
+    pairs = encoded(a_job(argv, disk=disk), groups=groups, view=view)
     assert pairs[0] == ("version", b"2")
     assert values(pairs, "disk") == ([b""] if disk else [])
     assert values(pairs, "rw") == [str(path).encode() for path in view.writable]
@@ -110,7 +116,7 @@ def test_what_is_encoded_is_decoded(argv: list[str], groups: list[Group], view: 
 
 
 def test_the_orders_of_a_job_name_it_and_its_ids() -> None:
-    pairs = encoded(["true"])
+    pairs = encoded(a_job(["true"]))
     assert [values(pairs, key) for key in ("id", "hostname", "uid_base", "id_count", "grace_ms", "work")] == [
         [b"7"],
         [b"job-7"],
@@ -121,20 +127,41 @@ def test_the_orders_of_a_job_name_it_and_its_ids() -> None:
     ]
 
 
-def test_the_environment_is_the_same_for_every_job_but_for_its_name() -> None:
-    environment = dict(value.decode().split("=", 1) for value in values(encoded(["true"]), "env"))
-    assert environment == {
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "HOME": "/work",
-        "PWD": "/work",
-        "LANG": "C.UTF-8",
-        "HOSTNAME": "job-7",
-        "JOBLET_JOB_ID": "7",
-    }
+USUAL = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/work",
+    "PWD": "/work",
+    "LANG": "C.UTF-8",
+    "HOSTNAME": "job-7",
+    "JOBLET_JOB_ID": "7",
+}
+
+
+def test_the_environment_is_the_same_for_every_job_that_asks_for_none() -> None:
+    assert variables(a_job(["true"])) == USUAL
+
+
+def test_a_job_is_told_its_name() -> None:
+    assert variables(a_job(["true"], name="train[lr=0.1]")) == USUAL | {"JOBLET_JOB_NAME": "train[lr=0.1]"}
+
+
+def test_a_job_of_a_workflow_is_told_which_part_of_which_it_is() -> None:
+    told = {"JOBLET_WORKFLOW_ID": "3", "JOBLET_ATTEMPT": "2", "JOBLET_SHARED": "/workflow"}
+    assert variables(a_job(["true"], part=Part(3, 1, 2))) == USUAL | told
+
+
+def test_a_jobs_own_variables_go_over_the_usual_ones_and_secret_ones_over_both() -> None:
+    job = a_job(["true"], environment={"LANG": "C", "MODE": "a=b\n"}, secret_environment={"TOKEN": "x", "MODE": "s"})
+    assert variables(job) == USUAL | {"LANG": "C", "MODE": "s", "TOKEN": "x"}
+
+
+def test_no_variable_of_a_job_tells_it_otherwise_what_it_is() -> None:
+    forged = {"JOBLET_JOB_ID": "8", "PWD": "/"}
+    assert variables(a_job(["true"], environment=forged, secret_environment=forged)) == USUAL
 
 
 def test_an_argument_that_looks_like_an_order_stays_an_argument() -> None:
-    pairs = encoded(["sh", "end=", "mask=/", "version=1"])
+    pairs = encoded(a_job(["sh", "end=", "mask=/", "version=1"]))
     assert values(pairs, "arg") == [b"sh", b"end=", b"mask=/", b"version=1"]
     assert values(pairs, "mask") == []
 

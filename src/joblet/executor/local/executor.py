@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -19,7 +17,7 @@ from pathlib import Path
 from joblet import clock
 from joblet.errors import HostUnable
 from joblet.executor.base import Exit, LaunchFailed, Lost
-from joblet.executor.local import disk, files, host, monitor, ranges, record, spec
+from joblet.executor.local import disk, files, host, monitor, prepare, ranges, record, spec
 from joblet.executor.local.cgroup import Cgroups
 from joblet.executor.local.record import NO_DESCRIPTOR, BadRecord
 from joblet.executor.local.spawn import Process, Unfollowed, spawn
@@ -100,7 +98,8 @@ class LocalExecutor:
         except OSError as error:
             raise HostUnable(f"log setup failed: {_text(error)}") from error
         try:
-            running = await self._launch(directory, _PROBE_ID, directory.name, limits, ["true"])
+            nothing = Job(_PROBE_ID, "true", (), limits, State.INITIALIZING, owner="", created_at=clock.now_ns())
+            running = await self._launch(nothing, directory)
             await running.wait()
         except LaunchFailed as error:
             raise HostUnable(str(error)) from error
@@ -136,7 +135,7 @@ class LocalExecutor:
         except OSError as error:
             raise LaunchFailed("log", error.errno or 0, f"log setup failed: {_text(error)}") from error
         try:
-            return await self._launch(directory, job.id, str(job.id), job.limits, [job.command, *job.args])
+            return await self._launch(job, directory)
         except LaunchFailed as error:
             if error.stage != _KILLED:  # as of a job lost later, whose log is its own
                 files.tell_in_log(directory, str(error))
@@ -147,9 +146,9 @@ class LocalExecutor:
 
         A held lock means a living monitor, and then its pid, start time and boot id must all match.
         """
-        directory, name = self._jobs / str(job.id), str(job.id)
+        directory = self._jobs / str(job.id)
         if job.epoch not in ("", self.epoch):  # of what it wrote, only the exit record is sure to be on the disk
-            return await self._conclude(directory, name, "the host was rebooted")
+            return await self._conclude(directory, "the host was rebooted")
         try:
             for _ in range(_RECOVER_TRIES):
                 if not monitor.lives(directory):
@@ -160,38 +159,38 @@ class LocalExecutor:
                 # Between its start and its report, which is a matter of milliseconds.
                 await asyncio.sleep(_RECOVER_PAUSE)
         except BadRecord as error:
-            return await self._end_damaged(directory, name, str(error))
+            return await self._end_damaged(directory, str(error))
         pidfd = monitor.open_process(who, self.epoch) if who is not None else None
         if who is None or pidfd is None:
-            return await self._end_damaged(directory, name, "its monitor cannot be found")
+            return await self._end_damaged(directory, "its monitor cannot be found")
         process = Process(who.pid, pidfd, child=False)
         if started is None:  # it hangs; and it must not begin when it is said to have failed
             process.send_signal(signal.SIGKILL)
             await process.wait()
-            return await self._conclude(directory, name)
+            return await self._conclude(directory)
         try:
             base = (directory / "work").stat(follow_symlinks=False).st_uid
         except OSError:
             process.close()
-            return await self._end_damaged(directory, name, "its work directory is missing")
+            return await self._end_damaged(directory, "its work directory is missing")
         self._ranges.claim(base)
-        return Shim(self, directory, name, process, started, base)
+        return Shim(self, directory, process, started, base)
 
     async def _take_up(self, job: Job, directory: Path) -> Exit | Lost | None:
         """What an earlier server's job has come to that has no monitor, or one that does not hold its lock."""
         if not (directory / "exit").exists() and (fault := self._strays.fault(directory)):
-            return await self._end_damaged(directory, directory.name, fault)
+            return await self._end_damaged(directory, fault)
         if monitor.has_begun(directory):
-            return await self._conclude(directory, str(job.id))
+            return await self._conclude(directory)
         if job.state is State.INITIALIZING:
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
         return None
 
-    async def _end_damaged(self, directory: Path, name: str, reason: str) -> Lost:
+    async def _end_damaged(self, directory: Path, reason: str) -> Lost:
         """End what there is of a job that cannot be followed: it must not run on with nobody to know of it."""
         await self._strays.kill(directory)
         with contextlib.suppress(HostUnable):
-            await asyncio.to_thread(self._cgroups.clean, name)
+            await asyncio.to_thread(self._cgroups.clean, directory.name)
         return Lost(f"lost: {reason}")
 
     async def disk_bytes(self, job_id: int) -> int:
@@ -232,7 +231,7 @@ class LocalExecutor:
         if self._found_cgroups is not None:
             self._found_cgroups.remove()
 
-    async def _launch(self, directory: Path, job_id: int, name: str, limits: Limits, argv: Sequence[str]) -> Shim:
+    async def _launch(self, job: Job, directory: Path) -> Shim:
         try:
             base = self._ranges.take()
         except IndexError:
@@ -241,18 +240,15 @@ class LocalExecutor:
             ) from None
         try:
             order = spec.encode(
-                job_id=job_id,
+                job,
                 uid_base=base,
                 id_count=ranges.COUNT,
                 grace_ms=round(self._settings.grace * 1000),
-                open_files=limits.max_open_files,
                 log_limit=self._settings.log_limit,
-                disk=limits.max_disk > 0,
                 view=self._view,
-                groups=self._groups(name, limits, directory),
-                argv=argv,
+                groups=self._groups(job.limits, directory),
             )
-            pid, pidfd, report = await asyncio.to_thread(self._start, directory, job_id, base, limits.max_disk, order)
+            pid, pidfd, report = await asyncio.to_thread(self._start, job, directory, base, order)
         except disk.DiskError as error:
             self._ranges.give_back(base)
             raise LaunchFailed("rootfs", 0, f"failed to create isolated environment: {error}") from error
@@ -261,7 +257,7 @@ class LocalExecutor:
             raise LaunchFailed("cgroup", 0, str(error)) from error
         except Unfollowed as error:
             self._ranges.give_back(base)
-            await asyncio.to_thread(self._cgroups.clean, name)
+            await asyncio.to_thread(self._cgroups.clean, directory.name)
             if monitor.has_begun(directory):  # and may have come to run the command, which must not run again
                 raise LaunchFailed(_KILLED, 0, f"lost: {self._why_lost(None)}") from error
             raise LaunchFailed("shim", 0, f"failed to create isolated environment: {_text(error)}") from error
@@ -270,7 +266,7 @@ class LocalExecutor:
             raise LaunchFailed("log", error.errno or 0, f"log setup failed: {_text(error)}") from error
         process = Process(pid, pidfd, child=True)
         started = record.Started(clock.now_ns(), time.monotonic())
-        shim = Shim(self, directory, name, process, started, base)
+        shim = Shim(self, directory, process, started, base)
         try:
             failure = record.parse_report(await _read_line(report))
         except BadRecord as error:
@@ -282,51 +278,46 @@ class LocalExecutor:
             failure = LaunchFailed(_KILLED, 0, end.reason)
         raise failure
 
-    def _groups(self, name: str, limits: Limits, directory: Path) -> list[spec.Group]:
+    def _groups(self, limits: Limits, directory: Path) -> list[spec.Group]:
         devices: tuple[str, ...] = ()
         if limits.max_iobps:
             devices = host.backing_disks([directory, *host.on_disks(self._view)])
-        return self._cgroups.groups(name, limits, devices)
+        return self._cgroups.groups(directory.name, limits, devices)
 
-    def _start(self, directory: Path, job_id: int, base: int, megabytes: int, order: bytes) -> tuple[int, int, int]:
+    def _start(self, job: Job, directory: Path, base: int, order: bytes) -> tuple[int, int, int]:
         """Prepare the job's directory and spawn its shim: pid, pidfd and the report pipe's read end."""
+        prepare.work_directory(job, directory, base)
         with contextlib.ExitStack() as stack:
 
             def closing(fd: int) -> int:
                 stack.callback(os.close, fd)
                 return fd
 
-            work = directory / "work"
-            work.mkdir(mode=0o700)
-            os.chown(work, base, base)
-            if megabytes:
-                disk.make(directory / "disk", megabytes)
             folder = closing(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-            lock = closing(os.open("lock", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder))
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = closing(prepare.taken_lock(folder))
             null = closing(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
             orders = closing(spec.sealed_memfd(order))
             report, report_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             closing(report_end)
             try:
                 descriptors = {0: null, 1: null, 2: null, 3: orders, 4: folder, 5: report_end, 6: lock}
-                pid, pidfd = spawn(str(shim_path()), ["joblet-shim", str(job_id)], descriptors)
+                pid, pidfd = spawn(str(shim_path()), ["joblet-shim", str(job.id)], descriptors)
             except BaseException:
                 os.close(report)
                 raise
             return pid, pidfd, report
 
-    async def _conclude(self, directory: Path, name: str, reason: str = "") -> Exit | Lost:
+    async def _conclude(self, directory: Path, reason: str = "") -> Exit | Lost:
         """What is left of a job whose monitor has ended; `reason` is why it has, where that is known."""
         while True:
             try:
-                return await self._read_end(directory, name, reason)
+                return await self._read_end(directory, reason)
             except OSError as error:
                 if error.errno not in NO_DESCRIPTOR:
                     raise
             await asyncio.sleep(_PAUSE_WITHOUT_DESCRIPTORS)
 
-    async def _read_end(self, directory: Path, name: str, reason: str) -> Exit | Lost:
+    async def _read_end(self, directory: Path, reason: str) -> Exit | Lost:
         try:
             if (ended := record.read_exit(directory)) is not None:
                 return ended
@@ -334,14 +325,14 @@ class LocalExecutor:
         except BadRecord as error:
             reason = str(error)
         with contextlib.suppress(HostUnable):
-            await asyncio.to_thread(self._cgroups.clean, name)
+            await asyncio.to_thread(self._cgroups.clean, directory.name)
         return Lost(f"lost: {reason}")
 
     def _why_lost(self, who: record.Monitor | None) -> str:
         return "the host was rebooted" if who is not None and who.boot != self.epoch else "its monitor was killed"
 
-    async def _finished(self, directory: Path, name: str, base: int, reason: str) -> Exit | Lost:
-        end = await self._conclude(directory, name, reason)
+    async def _finished(self, directory: Path, base: int, reason: str) -> Exit | Lost:
+        end = await self._conclude(directory, reason)
         self._ranges.give_back(base)
         return end
 
@@ -350,14 +341,13 @@ class Shim:
     """A job under way: its monitor, followed by pidfd."""
 
     def __init__(
-        self, executor: LocalExecutor, directory: Path, name: str, process: Process, started: record.Started, base: int
+        self, executor: LocalExecutor, directory: Path, process: Process, started: record.Started, base: int
     ) -> None:
         self.pid = process.pid
         self.started_at = started.at
         self._began = started.monotonic
         self._executor = executor
         self._directory = directory
-        self._name = name
         self._process = process
         self._base = base
 
@@ -370,7 +360,7 @@ class Shim:
         await self._process.wait()
         # As on a disk that has failed; of one that is not our child we do not know.
         reason = "its monitor could not write its record" if self._process.ended_by_itself else ""
-        return await self._executor._finished(self._directory, self._name, self._base, reason)
+        return await self._executor._finished(self._directory, self._base, reason)
 
     def stop(self) -> None:
         """SIGTERM to the job, SIGKILL after the grace period: the monitor sees to both."""

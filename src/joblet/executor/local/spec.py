@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from joblet.job import Job
+
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 WORK = "/work"
 """the job's work directory as the job sees it"""
+SHARED = "/workflow"
+"""what the jobs of a workflow share, as they see it"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,32 +45,28 @@ class View:
 
 
 def encode(
+    job: Job,
     *,
-    job_id: int,
     uid_base: int,
     id_count: int,
     grace_ms: int,
-    open_files: int,
     log_limit: int,
-    disk: bool,
     view: View,
     groups: Sequence[Group],
-    argv: Sequence[str],
 ) -> bytes:
     """The spec as the shim reads it."""
-    hostname = f"job-{job_id}"
     pairs: list[tuple[str, str | int]] = [
         ("version", 2),
-        ("id", job_id),
-        ("hostname", hostname),
+        ("id", job.id),
+        ("hostname", _hostname(job)),
         ("uid_base", uid_base),
         ("id_count", id_count),
         ("grace_ms", grace_ms),
-        ("open_files", open_files),
+        ("open_files", job.limits.max_open_files),
         ("log_limit", log_limit),
         ("tmp_bytes", view.tmp_bytes),
         ("work", WORK),
-        *([("disk", "")] if disk else []),
+        *([("disk", "")] if job.limits.max_disk else []),
         *(("ro", str(path)) for path in view.read_only),
         *(("rw", str(path)) for path in view.writable),
         *(("mask", str(path)) for path in view.masked),
@@ -79,18 +79,27 @@ def encode(
             pairs.append(("kill", group.kill))
         if group.oom:
             pairs.append(("oom", group.oom))
-    environment = {
-        "PATH": PATH,
-        "HOME": WORK,
-        "PWD": WORK,
-        "LANG": "C.UTF-8",
-        "HOSTNAME": hostname,
-        "JOBLET_JOB_ID": str(job_id),
-    }
-    pairs += [("env", f"{name}={value}") for name, value in environment.items()]
-    pairs += [("arg", arg) for arg in argv]
+    pairs += [("env", f"{name}={value}") for name, value in environment(job).items()]
+    pairs += [("arg", arg) for arg in (job.command, *job.args)]
     pairs.append(("end", ""))
     return b"".join(f"{key}={value}\0".encode() for key, value in pairs)
+
+
+def environment(job: Job) -> dict[str, str]:
+    """The variables that the job's command gets: its own over the usual ones, those that say what it is over all."""
+    told = {"PWD": WORK, "JOBLET_JOB_ID": str(job.id)}
+    if job.name:
+        told["JOBLET_JOB_NAME"] = job.name
+    if job.part is not None:
+        told["JOBLET_WORKFLOW_ID"] = str(job.part.workflow_id)
+        told["JOBLET_ATTEMPT"] = str(job.part.attempt)
+        told["JOBLET_SHARED"] = SHARED
+    usual = {"PATH": PATH, "HOME": WORK, "LANG": "C.UTF-8", "HOSTNAME": _hostname(job)}
+    return {**usual, **job.environment, **job.secret_environment, **told}
+
+
+def _hostname(job: Job) -> str:
+    return f"job-{job.id}"
 
 
 def sealed_memfd(data: bytes) -> int:
