@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from joblet import clock, runner
+from joblet import clock, life
 from joblet.admission import Admission
 from joblet.errors import (
     HostUnable,
@@ -31,8 +31,9 @@ from joblet.errors import (
 )
 from joblet.executor.base import Exit, LaunchFailed, Lost
 from joblet.job import Job, Limits, Order, Policy, Receipt, State
+from joblet.life import Live
 from joblet.logs import LogHub
-from joblet.runner import Live, Runner, parse_id
+from joblet.runner import Runner, parse_id
 from joblet.store import Store
 
 # What never comes is a failure and not a wait.
@@ -194,7 +195,7 @@ class Site:
         self.open()
 
     def open(self) -> None:
-        self.store = Store(self.folder / "joblet.db")
+        self.store = Store.open(self.folder / "joblet.db")
         self.hub = LogHub()
         policy = Policy(Limits(100, 512, 0), Limits(400, 4096, 2**31 - 1), self._timeout)
         self.runner = Runner(self.store, self.host, Admission(*self._sizes), self.hub, policy)
@@ -540,7 +541,7 @@ async def test_a_job_that_has_no_room_is_refused_and_takes_nothing(make: Make) -
 async def test_a_job_that_has_its_turn_waits_for_room_and_can_be_stopped(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(life, "_RETRY_SECONDS", 0.01)
     site = make(slots=1)
     _, first = await site.running()
     second, third = await site.submit(), await site.submit()

@@ -1,0 +1,275 @@
+"""The life of one job, from its place in the queue to its final state: wait, launch, watch, conclude."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shlex
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from joblet import clock
+from joblet.admission import Admission
+from joblet.errors import DiskUnusable, NoRoom, StoreFailed, TransitionRefused
+from joblet.executor.base import Executor, Exit, LaunchFailed, Lost, Running
+from joblet.job import TIMEOUT, Ending, Job, Receipt, State, conclude
+from joblet.log import fields
+from joblet.logs import LogHub
+from joblet.store import Store
+
+log = logging.getLogger(__name__)
+
+_ISOLATION_STAGES = frozenset({"cgroup", "namespace", "rootfs", "privileges", "shim"})
+"""launch stages whose failure says something of the host, not of the job"""
+
+_RETRY_SECONDS = 1.0
+"""until what the store refused is tried again"""
+
+Found = Running | Exit | Lost
+"""what a job of an earlier server has come to"""
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What jobs live with, the same for all. The mutable state is that the server is closing."""
+
+    store: Store
+    executor: Executor
+    admission: Admission
+    hub: LogHub
+    on_isolation_failure: Callable[[], Awaitable[None]]
+    """told of a launch that failed for what the host lacks"""
+    closing: bool = False
+    """jobs go on, and nobody follows them any more"""
+
+
+class Live:
+    """A job that has not ended. `job` is its last stored form."""
+
+    def __init__(self, job: Job, around: Surroundings) -> None:
+        self.job = job
+        self.launched = asyncio.Event()
+        """its command has been exec'd, or never will be"""
+        self.ended = asyncio.Event()
+        """its final state is stored and its log is complete"""
+        self.unstored = asyncio.Event()
+        """a change of its state cannot be stored for now"""
+        self._around = around
+        self._running: Running | None = None
+        self.stop_reason = job.stop_reason
+        """why it was asked to stop; empty when it was not"""
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopping: asyncio.Task[None] | None = None
+
+    async def live(self, turn: asyncio.Future[None] | None, found: Found | None) -> None:
+        """From its `turn` in the queue, or from where it was `found`, to its final state.
+
+        Returns without one only when the server is closing, or its own state cannot be stored for good.
+        """
+        try:
+            if turn is not None and not await self._wait_turn(turn):
+                return
+            try:
+                await self._run(found)
+            finally:
+                if not self._around.closing:
+                    self._around.admission.release()
+        except StoreFailed as error:
+            log.error("job state cannot be stored", extra=fields(jobId=self.job.id, error=str(error)))
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("job runner failed", extra=fields(jobId=self.job.id))
+            await self._give_up()
+
+    async def request_stop(self, reason: str) -> None:
+        """Have it stopped, in whatever state it is. The reason is on disk before the first signal, if it can be."""
+        if self._was_asked():
+            return
+        try:
+            await self._around.store.request_stop(self.job.id, reason)
+        except StoreFailed as error:
+            # Should the server end before it can store the final state, its monitor still knows that it was stopped.
+            log.warning("stop cannot be stored", extra=fields(jobId=self.job.id, reason=reason, error=str(error)))
+        if self._was_asked():  # by another request, meanwhile
+            return
+        self.stop_reason = reason
+        if not self._around.admission.withdraw(self.job.id) and self._running is not None:
+            self._running.stop()
+
+    def set_timeout(self, timeout_ms: int) -> None:
+        """Let it run for so long, from its exec."""
+        self.job = replace(self.job, timeout_ms=timeout_ms)
+        self._start_timer()
+
+    async def leave(self) -> None:
+        """Let go of its timer and of a stop under way, of which the store knows."""
+        self.drop_timer()
+        if self._stopping is not None:
+            await asyncio.gather(self._stopping, return_exceptions=True)
+
+    def drop_timer(self) -> None:
+        """It has ended, or is not followed any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def _give_up(self) -> None:
+        """End a job that a fault of this program keeps from going on; it must not stay unfinished for ever."""
+        if not self.job.state.final and self._running is None:
+            with contextlib.suppress(StoreFailed):
+                await self._end(Ending(State.FAILED, -1, "internal error"), clock.now_ns())
+
+    async def _wait_turn(self, turn: asyncio.Future[None]) -> bool:
+        """Wait in the queue; False when the job was stopped there."""
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled() or self._around.closing:
+                raise
+            await self._end(Ending(State.STOPPED, -1, self.stop_reason), clock.now_ns())
+            return False
+        return True
+
+    async def _run(self, found: Found | None) -> None:
+        if self.job.state is State.PENDING:
+            now, epoch = clock.now_ns(), self._around.executor.epoch
+            try:
+                self.job = await self._store_firmly(State.INITIALIZING, started_at=now, epoch=epoch)
+            finally:
+                self._around.admission.come(self.job.id)
+        if found is None:
+            await self._wait_for_room()
+            if self.stop_reason:
+                await self._end(Ending(State.STOPPED, -1, self.stop_reason), clock.now_ns())
+                return
+            try:
+                found = await self._around.executor.launch(self.job)
+            except LaunchFailed as error:
+                await self._conclude_launch(error, clock.now_ns())
+                return
+        if not isinstance(found, (Exit, Lost)):
+            found = await self._watch(found)
+        await self._conclude(found)
+
+    async def _wait_for_room(self) -> None:
+        """An accepted job does not fail for a disk that is full just now; it waits, until it is stopped."""
+        told = False
+        while not self.stop_reason:
+            try:
+                self._around.executor.check_room()
+            except (NoRoom, DiskUnusable) as error:
+                if not told:
+                    log.warning("job waits for the disk", extra=fields(jobId=self.job.id, error=str(error)))
+                told = True
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                return
+
+    async def _watch(self, running: Running) -> Exit | Lost:
+        """Follow a job whose command has been exec'd until it has ended."""
+        if self.job.state is State.INITIALIZING:
+            await self._record_start(running)
+        self._running = running
+        self.launched.set()
+        if self.stop_reason:
+            running.stop()
+        else:
+            self._start_timer()
+        return await running.wait()
+
+    def _start_timer(self) -> None:
+        self.drop_timer()
+        if self._running is not None:
+            left = self.job.timeout_ms / 1000 - self._running.elapsed()
+            self._timer = asyncio.get_running_loop().call_later(max(left, 0), self._on_timeout)
+
+    async def _record_start(self, running: Running) -> None:
+        took = (running.started_at - (self.job.started_at or running.started_at)) // 1_000_000
+        try:
+            self.job = await self._around.store.transition(self.job.id, State.RUNNING, exec_at=running.started_at)
+        except StoreFailed as error:  # it runs all the same, and is watched; its end is recorded with its start
+            log.error("job state cannot be stored", extra=fields(jobId=self.job.id, error=str(error)))
+        log.info(
+            "job started successfully",
+            extra=fields(jobId=self.job.id, pid=running.pid, command=shown(self.job), duration=f"{max(took, 0)}ms"),
+        )
+
+    def _on_timeout(self) -> None:
+        self._timer = None
+        shown_time = clock.format_duration(self.job.timeout_ms / 1000)
+        self._stopping = asyncio.create_task(self.request_stop(f"{TIMEOUT}{shown_time}"))
+
+    async def _conclude(self, end: Exit | Lost) -> None:
+        if isinstance(end, Lost):
+            await self._end(Ending(State.FAILED, -1, end.reason), clock.now_ns())
+            return
+        if end.launch_error is not None:
+            await self._conclude_launch(end.launch_error, end.ended_at)
+            return
+        if self.job.state is State.INITIALIZING:
+            self.job = await self._store_firmly(State.RUNNING, exec_at=end.started_at)
+        ending = conclude(
+            code=end.code,
+            killed_by=end.signal,
+            stopped=end.stopped,
+            stop_reason=self.stop_reason,
+            oom_kills=end.receipt.oom_kills or 0,
+        )
+        if end.log_lost:
+            log.warning("job output lost", extra=fields(jobId=self.job.id, bytes=end.log_lost))
+        await self._end(ending, end.ended_at, end.receipt)
+
+    async def _conclude_launch(self, error: LaunchFailed, ended_at: int) -> None:
+        if self.stop_reason:
+            await self._end(Ending(State.STOPPED, -1, self.stop_reason), ended_at)
+            return
+        await self._end(Ending(State.FAILED, error.exit_code, str(error)), ended_at)
+        if error.stage in _ISOLATION_STAGES:
+            await self._around.on_isolation_failure()
+
+    async def _end(self, ending: Ending, ended_at: int, receipt: Receipt | None = None) -> None:
+        # The clock may have been set meanwhile; nothing ends before it has begun.
+        ended_at = max(ended_at, self.job.exec_at or 0, self.job.started_at or 0)
+        job = self.job = await self._store_firmly(
+            ending.state,
+            ended_at=ended_at,
+            exit_code=ending.exit_code,
+            reason=ending.reason,
+            receipt=receipt,
+        )
+        level = logging.ERROR if job.state is State.FAILED else logging.INFO
+        took = clock.format_duration((ended_at - (job.exec_at or ended_at)) / 1e9)
+        log.log(
+            level,
+            "job ended",
+            extra=fields(jobId=job.id, status=job.state, exitCode=job.exit_code, reason=job.reason, duration=took),
+        )
+
+    async def _store_firmly(self, target: State, *, receipt: Receipt | None = None, **columns: int | str | None) -> Job:
+        """Store a transition, however long the disk takes to have room for it: what it tells of has happened."""
+        while True:
+            try:
+                job = await self._around.store.transition(self.job.id, target, receipt=receipt, **columns)
+            except TransitionRefused:
+                raise
+            except StoreFailed as error:
+                if self._around.closing:
+                    raise
+                if not self.unstored.is_set():
+                    log.error("job state cannot be stored yet", extra=fields(jobId=self.job.id, error=str(error)))
+                self.unstored.set()
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                self.unstored.clear()
+                return job
+
+    def _was_asked(self) -> bool:
+        return bool(self.stop_reason)
+
+
+def shown(job: Job) -> str:
+    """The command line for the server's log, cut to a readable length."""
+    line = shlex.join([job.command, *job.args])
+    return line if len(line) <= 200 else line[:200] + "..."
