@@ -31,4 +31,4 @@ def write_ended_jobs(database: Path, count: int) -> None:
 
 
 async def _create(database: Path) -> None:
-    await Store(database).close()
+    await Store.open(database).close()

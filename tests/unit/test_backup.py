@@ -15,14 +15,14 @@ from joblet.store.schema import newest_schema
 
 
 async def fill(path: Path, count: int) -> None:
-    store = Store(path)
+    store = Store.open(path)
     for _ in range(count):
         await store.create(Order("x", (), Limits(1, 1, 0)), "alice", State.PENDING, 1)
     await store.close()
 
 
 async def count(path: Path) -> int:
-    store = Store(path)
+    store = Store.open(path)
     try:
         return len(await store.newest(1000, 1000))
     finally:
@@ -30,7 +30,7 @@ async def count(path: Path) -> int:
 
 
 async def test_a_copy_is_made_while_the_store_is_open_and_holds_what_was_committed(tmp_path: Path) -> None:
-    store = Store(tmp_path / "joblet.db")
+    store = Store.open(tmp_path / "joblet.db")
     await store.create(Order("x", (), Limits(1, 1, 0)), "alice", State.PENDING, 1)
     backup(tmp_path / "joblet.db", tmp_path / "copy")
     await store.create(Order("x", (), Limits(1, 1, 0)), "alice", State.PENDING, 1)
@@ -49,7 +49,7 @@ async def test_a_damaged_database_is_refused_kept_and_replaced(tmp_path: Path, a
     damaged = healthy[:at] + b"\xff" * 4096 + healthy[at + 4096 :]
     path.write_bytes(damaged)
     with pytest.raises(StoreDamaged, match="joblet restore"):
-        Store(path)
+        Store.open(path)
     assert path.read_bytes() == damaged
     kept = restore(tmp_path / "copy", path)
     assert kept is not None
@@ -90,7 +90,7 @@ async def test_a_copy_overwrites_nothing(tmp_path: Path) -> None:
 
 
 async def test_ids_of_what_an_older_database_does_not_know_are_skipped(tmp_path: Path) -> None:
-    store = Store(tmp_path / "joblet.db")
+    store = Store.open(tmp_path / "joblet.db")
     await store.skip_ids(41)
     job, _ = await store.create(Order("x", (), Limits(1, 1, 0)), "alice", State.PENDING, 1)
     assert job.id == 42

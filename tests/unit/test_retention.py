@@ -99,7 +99,7 @@ class Files:
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = Store(tmp_path / "joblet.db")
+    store = Store.open(tmp_path / "joblet.db")
     yield store
     await store.close()
 

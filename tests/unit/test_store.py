@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
 
 @contextlib.asynccontextmanager
 async def opened(path: Path) -> AsyncIterator[Store]:
-    store = Store(path)
+    store = Store.open(path)
     try:
         yield store
     finally:
@@ -216,7 +216,7 @@ async def test_a_database_of_a_newer_joblet_is_refused_and_left_alone(path: Path
         await create(store)
     sql(path, "PRAGMA user_version = 99")
     with pytest.raises(StoreFailed, match=f"schema 99, this joblet knows up to {newest_schema()}: use a newer joblet"):
-        Store(path)
+        Store.open(path)
     assert sql(path, "PRAGMA user_version") == [(99,)]
     assert sql(path, "SELECT count(*) FROM jobs") == [(1,)]
 
@@ -224,13 +224,13 @@ async def test_a_database_of_a_newer_joblet_is_refused_and_left_alone(path: Path
 async def test_what_is_no_database_is_refused_by_its_name(path: Path) -> None:
     path.write_bytes(b"not a database at all, but long enough to have a header" * 20)
     with pytest.raises(StoreDamaged, match=r"joblet\.db is damaged \(file is not a database\); .*joblet restore"):
-        Store(path)
+        Store.open(path)
     assert path.read_bytes().startswith(b"not a database")
 
 
 async def test_a_directory_that_is_absent_is_told(tmp_path: Path) -> None:
     with pytest.raises(StoreFailed, match="unable to open database file"):
-        Store(tmp_path / "absent" / "joblet.db")
+        Store.open(tmp_path / "absent" / "joblet.db")
 
 
 async def test_a_change_goes_on_when_who_asked_for_it_goes_away(store: Store) -> None:
@@ -244,7 +244,7 @@ async def test_a_change_goes_on_when_who_asked_for_it_goes_away(store: Store) ->
 
 
 async def test_changes_under_way_are_committed_by_close(path: Path) -> None:
-    store = Store(path)
+    store = Store.open(path)
     asking = [asyncio.create_task(create(store)) for _ in range(50)]
     await asyncio.sleep(0)
     await store.close()
@@ -254,7 +254,7 @@ async def test_changes_under_way_are_committed_by_close(path: Path) -> None:
 
 @pytest.mark.parametrize("ask", [create, everything], ids=["change", "query"])
 async def test_a_closed_store_fails_what_it_is_asked(path: Path, ask: Callable[[Store], object]) -> None:
-    store = Store(path)
+    store = Store.open(path)
     await store.close()
     async with asyncio.timeout(PATIENCE):
         with pytest.raises(StoreFailed):
@@ -288,7 +288,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
         self.endings: dict[int, Job] = {}
 
     async def open(self) -> Store:
-        return Store(Path(self.folder.name) / "joblet.db")
+        return Store.open(Path(self.folder.name) / "joblet.db")
 
     def teardown(self) -> None:
         self.loop.run_until_complete(self.store.close())

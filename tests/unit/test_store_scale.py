@@ -31,7 +31,7 @@ class Steps:
 
     def __init__(self, store: Store) -> None:
         self.count = 0
-        for connection in (store._read, store._write):
+        for connection in (store.database._read, store.database._write):
             connection.set_progress_handler(self._step, 1)
 
     def _step(self) -> int:
@@ -82,7 +82,7 @@ async def test_the_cost_does_not_grow_with_history(
         source.backup(target)
         source.close()
         target.close()
-        store = Store(copy)
+        store = Store.open(copy)
         await store.get(1)  # now both connections have
         await store.forget(1)  # read the schema
         steps[count] = await Steps(store).of(call(store))

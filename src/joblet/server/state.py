@@ -62,7 +62,7 @@ def open_store(state_dir: Path) -> Store:
         log.warning("the disk is full", extra=fields(path=str(state_dir)))
         with contextlib.suppress(OSError):
             reserve.unlink(missing_ok=True)
-    store = Store(database(state_dir))
+    store = Store.open(database(state_dir))
     # On a full disk jobs' output would take what is left of it at once, and leave nothing for the next start.
     size = min(_free(state_dir) - _LEAST // 4, _RESERVE) if full else _RESERVE
     if size > 0 and not reserve.exists() and (full or _free(state_dir) > 2 * _RESERVE):

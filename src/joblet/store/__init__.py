@@ -1,5 +1,6 @@
-"""Durable state of jobs."""
+"""Durable state: jobs, in one database with all else."""
 
-from joblet.store.sqlite import Store
+from joblet.store.database import Database
+from joblet.store.jobs import Store
 
-__all__ = ["Store"]
+__all__ = ["Database", "Store"]

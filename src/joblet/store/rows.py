@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
-from joblet.job import Job, Limits, Order, Receipt, State
+from joblet.job import MASK, Job, Limits, Order, Part, Receipt, State, Uploads
+from joblet.store.secrets import Sealer, Secrets
 
 COLUMNS = (
     "id, command, args, max_cpu, max_memory, max_iobps, state, owner, "
     "created_at, started_at, exec_at, ended_at, exit_code, reason, stop_reason, "
-    "max_processes, max_open_files, max_disk, cpu_cores, receipt, timeout_ms, priority, client_key, epoch"
+    "max_processes, max_open_files, max_disk, cpu_cores, receipt, timeout_ms, priority, client_key, epoch, "
+    "name, environment, secret_names, workdir, uploads, workflow_id, position, attempt, outputs"
 )
+"""what `shown_job` reads"""
+
+ALL_COLUMNS = f"{COLUMNS}, secrets"
 """what `job_of` reads"""
 
 
-def columns_of(order: Order, owner: str, state: State, now: int, epoch: str) -> dict[str, int | str | None]:
-    """The columns of a new job."""
-    limits = order.limits
+def columns_of(order: Order, owner: str, state: State, now: int, epoch: str) -> dict[str, int | str | bytes | None]:
+    """The columns of a new job, but for its secrets."""
+    limits, part = order.limits, order.part
     return {
         "command": order.command,
         "args": json.dumps(order.args),
@@ -36,14 +42,30 @@ def columns_of(order: Order, owner: str, state: State, now: int, epoch: str) -> 
         "created_at": now,
         "started_at": now if state is State.INITIALIZING else None,
         "epoch": epoch if state is State.INITIALIZING else "",
+        "name": order.name,
+        "environment": json.dumps(dict(order.environment)),
+        "secret_names": json.dumps(list(order.secret_environment)),
+        "workdir": order.workdir,
+        "uploads": uploads_text(order.uploads),
+        "workflow_id": part.workflow_id if part else None,
+        "position": part.position if part else None,
+        "attempt": part.attempt if part else None,
     }
 
 
-def job_of(row: tuple[Any, ...]) -> Job:
-    """The job of a row with COLUMNS."""
+def job_of(row: tuple[Any, ...], sealer: Sealer) -> Job:
+    """The job of a row with ALL_COLUMNS. Its secrets are opened when they are asked for."""
+    job = shown_job(row[:-1])
+    names = tuple(job.secret_environment)
+    return replace(job, secret_environment=Secrets(sealer, names, row[-1])) if names else job
+
+
+def shown_job(row: tuple[Any, ...]) -> Job:
+    """The job of a row with COLUMNS, its secrets masked."""
     (job_id, command, args, max_cpu, max_memory, max_iobps, state, owner,
      created_at, started_at, exec_at, ended_at, exit_code, reason, stop_reason,
-     max_processes, max_open_files, max_disk, cpu_cores, receipt, timeout_ms, priority, key, epoch) = row  # fmt: skip
+     max_processes, max_open_files, max_disk, cpu_cores, receipt, timeout_ms, priority, key, epoch,
+     name, environment, secret_names, workdir, uploads, workflow_id, position, attempt, outputs) = row  # fmt: skip
     return Job(
         id=job_id,
         command=command,
@@ -63,4 +85,24 @@ def job_of(row: tuple[Any, ...]) -> Job:
         priority=priority,
         key=key,
         epoch=epoch,
+        name=name,
+        environment=json.loads(environment),
+        secret_environment=dict.fromkeys(json.loads(secret_names), MASK),
+        workdir=workdir,
+        uploads=uploads_of(uploads),
+        part=None if workflow_id is None else Part(workflow_id, position, attempt),
+        outputs=json.loads(outputs),
     )
+
+
+def uploads_text(uploads: Uploads | None) -> str | None:
+    """As a column has them."""
+    return None if uploads is None else json.dumps([uploads.folder, *uploads.paths])
+
+
+def uploads_of(text: str | None) -> Uploads | None:
+    """What `uploads_text` has written."""
+    if text is None:
+        return None
+    folder, *paths = json.loads(text)
+    return Uploads(folder, tuple(paths))

@@ -1,0 +1,196 @@
+"""The jobs in the database."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from joblet.errors import StoreFailed, TransitionRefused
+from joblet.job import Job, Order, Part, Receipt, State, sources
+from joblet.store.database import Database
+from joblet.store.rows import ALL_COLUMNS, COLUMNS, columns_of, job_of, shown_job
+from joblet.store.secrets import KEY_FILE, Sealer, load_key
+
+_ENDED = "ended_at IS NOT NULL AND deleted = 0"
+"""as the index jobs_ended has it"""
+_DELETABLE = f"{_ENDED} AND NOT EXISTS (SELECT 1 FROM workflows AS w WHERE w.id = workflow_id AND w.ended_at IS NULL)"
+"""a workflow that has not ended still has to learn how its jobs did"""
+
+
+class Store:
+    """Jobs on disk. A method that cannot do its part raises StoreFailed, or StoreFull for want of room.
+
+    `get` and `newest` are for those who show jobs: there, secrets are masked. Elsewhere a job has them as `Secrets`,
+    opened when a value is asked for; that raises StoreFailed when the key is not the one that they were sealed with.
+    """
+
+    def __init__(self, database: Database, sealer: Sealer) -> None:
+        self.database = database
+        self.sealer = sealer
+        self._job_of: Callable[[tuple[Any, ...]], Job] = partial(job_of, sealer=sealer)
+
+    @classmethod
+    def open(cls, path: Path) -> Store:
+        """Open or create the database at `path`, migrate it, and make the key beside it if there is none."""
+        return cls(Database(path), Sealer(load_key(path.with_name(KEY_FILE))))
+
+    async def close(self) -> None:
+        """Commit what is under way and close the database."""
+        await self.database.close()
+
+    async def create(self, order: Order, owner: str, state: State, now: int, epoch: str = "") -> tuple[Job, bool]:
+        """Record a new job in `state` (PENDING or INITIALIZING): the job with its id, and whether it is new.
+
+        It is not when the owner has a job with the order's key already, or there is one for the same attempt of a
+        workflow's step; that is the one, and nothing has changed. A database that was found damaged takes no more: they
+        would be lost with it.
+        """
+        if self.database.damaged:
+            raise StoreFailed("the database is damaged")
+        columns = columns_of(order, owner, state, now, epoch)
+        columns["secrets"] = self.sealer.seal_all(order.secret_environment)
+        marks = ", ".join("?" * len(columns))
+        sql = f"INSERT INTO jobs ({', '.join(columns)}) VALUES ({marks}) ON CONFLICT DO NOTHING RETURNING {ALL_COLUMNS}"
+        row = await self.database.execute(sql, tuple(columns.values()))
+        if row is not None:
+            return self._job_of(row), True
+        present = await self._find_part(order.part) if order.part else await self.find(owner, order.key)
+        if present is None:
+            raise StoreFailed(f"the job with key {order.key!r} has just been deleted")
+        return present, False
+
+    async def transition(
+        self,
+        job_id: int,
+        target: State,
+        *,
+        receipt: Receipt | None = None,
+        outputs: Mapping[str, str] | None = None,
+        **columns: int | str | None,
+    ) -> Job:
+        """Move a job to `target`, setting `columns` with it, and return it as it is now.
+
+        Raises TransitionRefused when the state machine does not allow the move: a final state stays.
+        """
+        allowed = sources(target)
+        if receipt is not None:
+            columns["receipt"] = json.dumps(dataclasses.asdict(receipt))
+        if outputs:
+            columns["outputs"] = json.dumps(dict(outputs))
+        assignments = "".join(f", {name} = ?" for name in columns)
+        marks = ", ".join("?" * len(allowed))
+        sql = f"UPDATE jobs SET state = ?{assignments} WHERE id = ? AND state IN ({marks}) RETURNING {ALL_COLUMNS}"
+        row = await self.database.execute(sql, (target, *columns.values(), job_id, *allowed))
+        if row is None:
+            raise TransitionRefused(job_id, target)
+        return self._job_of(row)
+
+    async def request_stop(self, job_id: int, stop_reason: str) -> None:
+        """Record why a job is about to be stopped; the first reason stays."""
+        sql = "UPDATE jobs SET stop_reason = ? WHERE id = ? AND stop_reason = ''"
+        await self.database.execute(sql, (stop_reason, job_id))
+
+    async def set_timeout(self, job_id: int, timeout_ms: int) -> Job | None:
+        """Change how long a job may run; None when it has ended."""
+        sql = f"UPDATE jobs SET timeout_ms = ? WHERE id = ? AND ended_at IS NULL RETURNING {ALL_COLUMNS}"
+        row = await self.database.execute(sql, (timeout_ms, job_id))
+        return None if row is None else self._job_of(row)
+
+    async def set_disk_bytes(self, job_id: int, size: int) -> None:
+        """Record what an ended job's directory takes of the disk."""
+        await self.database.execute("UPDATE jobs SET disk_bytes = ? WHERE id = ?", (size, job_id))
+
+    async def delete(self, job_id: int) -> bool:
+        """Take an ended job out of every answer; False when there is none with this id that has ended.
+
+        Nor is one deleted whose workflow has not ended. Its row stays until `forget`, so that whoever starts next knows
+        what of it is to be removed.
+        """
+        sql = f"UPDATE jobs SET deleted = 1 WHERE id = ? AND {_DELETABLE} RETURNING id"
+        return await self.database.execute(sql, (job_id,)) is not None
+
+    async def delete_all(self) -> list[int]:
+        """Take every ended job out of every answer, but those of workflows that have not ended; their ids."""
+
+        def delete(connection: sqlite3.Connection) -> list[int]:
+            rows = connection.execute(f"UPDATE jobs SET deleted = 1 WHERE {_DELETABLE} RETURNING id")
+            return sorted(job_id for (job_id,) in rows)
+
+        return await self.database.change(delete)
+
+    async def forget(self, job_id: int) -> None:
+        """Remove the row of a deleted job, of which nothing is left."""
+        await self.database.execute("DELETE FROM jobs WHERE id = ? AND deleted = 1", (job_id,))
+
+    async def skip_ids(self, highest: int) -> None:
+        """Never give out an id up to `highest` again: what has its number is there, if this database is older."""
+        await self.database.skip_ids("jobs", highest)
+
+    async def get(self, job_id: int) -> Job | None:
+        """The job with this id, if there is one."""
+        jobs = await self._shown("WHERE id = ? AND deleted = 0", job_id)
+        return jobs[0] if jobs else None
+
+    async def newest(self, count: int, before: int) -> list[Job]:
+        """At most `count` jobs with ids below `before`, newest first."""
+        return await self._shown("WHERE id < ? AND deleted = 0 ORDER BY id DESC LIMIT ?", before, count)
+
+    async def find(self, owner: str, key: str) -> Job | None:
+        """The owner's job with this key, if there is one."""
+        jobs = await self._jobs("WHERE owner = ? AND client_key = ? AND client_key != '' AND deleted = 0", owner, key)
+        return jobs[0] if jobs else None
+
+    async def unfinished(self) -> list[Job]:
+        """The jobs not in a final state, by id."""
+        return await self._jobs("WHERE state IN ('PENDING', 'INITIALIZING', 'RUNNING') ORDER BY id")
+
+    async def deleted(self) -> list[int]:
+        """Ids of the jobs of which something is left to be removed."""
+        return [job_id for (job_id,) in await self.database.query("SELECT id FROM jobs WHERE deleted = 1")]
+
+    async def ended(self, count: int, after: tuple[int, int]) -> list[tuple[int, int, int]]:
+        """(ended_at, id, disk_bytes) of the `count` longest ended jobs that come after this (ended_at, id)."""
+        where = f"{_ENDED} AND (ended_at, id) > (?, ?) ORDER BY ended_at, id LIMIT ?"
+        return await self.database.query(f"SELECT ended_at, id, disk_bytes FROM jobs WHERE {where}", *after, count)
+
+    async def count_ended(self) -> int:
+        """How many jobs have ended and are not deleted."""
+        ((count,),) = await self.database.query(f"SELECT count(*) FROM jobs WHERE {_ENDED}")
+        return int(count)
+
+    async def sum_disk_bytes(self) -> int:
+        """What the ended jobs' directories take of the disk, as far as it has been recorded."""
+        ((size,),) = await self.database.query(f"SELECT coalesce(sum(disk_bytes), 0) FROM jobs WHERE {_ENDED}")
+        return int(size)
+
+    async def unmeasured(self) -> list[int]:
+        """Ids of the ended jobs whose disk_bytes have not been recorded."""
+        rows = await self.database.query(f"SELECT id FROM jobs WHERE {_ENDED} AND disk_bytes = 0")
+        return [job_id for (job_id,) in rows]
+
+    async def unknown(self, job_ids: Iterable[int]) -> list[int]:
+        """Those of the ids that no job has, not even a deleted one; in order."""
+        return await self.database.unknown("jobs", job_ids)
+
+    async def _find_part(self, part: Part) -> Job | None:
+        where = "WHERE workflow_id = ? AND position = ? AND attempt = ? AND deleted = 0"
+        jobs = await self._jobs(where, part.workflow_id, part.position, part.attempt)
+        return jobs[0] if jobs else None
+
+    async def _shown(self, clause: str, *values: Any) -> list[Job]:
+        return self._decode(await self.database.query(f"SELECT {COLUMNS} FROM jobs {clause}", *values), shown_job)
+
+    async def _jobs(self, clause: str, *values: Any) -> list[Job]:
+        rows = await self.database.query(f"SELECT {ALL_COLUMNS} FROM jobs {clause}", *values)
+        return self._decode(rows, self._job_of)
+
+    def _decode(self, rows: list[tuple[Any, ...]], decode: Callable[[tuple[Any, ...]], Job]) -> list[Job]:
+        try:
+            return [decode(row) for row in rows]
+        except (KeyError, TypeError, ValueError) as error:
+            raise self.database.unreadable("the row of a job", error) from error
