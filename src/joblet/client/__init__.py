@@ -7,11 +7,16 @@ Example::
         async for chunk in job.logs():
             sys.stdout.buffer.write(chunk)
         print((await job.status()).exit_code)
+
+        workflow = await client.run_workflow("pipeline.yaml", parameters={"epochs": "10"})
+        print((await workflow.wait()).workflow.status)
 """
 
+from joblet.client._workflow_calls import Workflow
 from joblet.client.client import Client, Job
 from joblet.client.config import ClientConfig
 from joblet.client.errors import (
+    AlreadyExists,
     CallError,
     Cancelled,
     CertificateRejected,
@@ -21,8 +26,10 @@ from joblet.client.errors import (
     FailedPrecondition,
     Internal,
     InvalidArgument,
+    InvalidWorkflow,
     JobletError,
     NotFound,
+    OutOfRange,
     PermissionDenied,
     ResourceExhausted,
     SettingsError,
@@ -31,8 +38,11 @@ from joblet.client.errors import (
     Unimplemented,
 )
 from joblet.client.jobs import JobInfo, JobList, Receipt, StopResult
+from joblet.client.workflow_file import WorkflowFile
+from joblet.client.workflows import Event, WorkflowInfo, WorkflowJob, WorkflowList, WorkflowStatus
 
 __all__ = [
+    "AlreadyExists",
     "CallError",
     "Cancelled",
     "CertificateRejected",
@@ -41,14 +51,17 @@ __all__ = [
     "ConnectionFailed",
     "ConnectionLost",
     "DeadlineExceeded",
+    "Event",
     "FailedPrecondition",
     "Internal",
     "InvalidArgument",
+    "InvalidWorkflow",
     "Job",
     "JobInfo",
     "JobList",
     "JobletError",
     "NotFound",
+    "OutOfRange",
     "PermissionDenied",
     "Receipt",
     "ResourceExhausted",
@@ -57,4 +70,10 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "Workflow",
+    "WorkflowFile",
+    "WorkflowInfo",
+    "WorkflowJob",
+    "WorkflowList",
+    "WorkflowStatus",
 ]

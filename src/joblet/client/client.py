@@ -4,72 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar, cast
+from typing import cast
 
-from grpclib.exceptions import GRPCError, StreamTerminatedError
-
-from joblet.client._channel import JobletChannel
+from joblet.client._calls import check_text
+from joblet.client._files import uploads as read_uploads
 from joblet.client._patience import Patience
-from joblet.client.config import ClientConfig
-from joblet.client.errors import DeadlineExceeded, InvalidArgument, JobletError, from_status
+from joblet.client._workflow_calls import WorkflowCalls
+from joblet.client.errors import InvalidArgument, JobletError
 from joblet.client.jobs import JobInfo, JobList, StopResult, info_of
 from joblet.proto import joblet as pb
 
-T = TypeVar("T")
 _INT32 = range(-(2**31), 2**31)
 _INT64 = range(-(2**63), 2**63)
 
 
-class Client:
+class Client(WorkflowCalls):
     """One connection to one server, to be used in `async with`. Calls may run side by side.
 
     Every method may raise a ConnectionFailed, or the CallError of what the server answered (joblet.client.errors).
     """
-
-    def __init__(self, config: ClientConfig | None = None) -> None:
-        self.config = config or ClientConfig.resolve()
-        self._channel: JobletChannel | None = None
-
-    @classmethod
-    def from_env(
-        cls,
-        *,
-        server: str | None = None,
-        cert: str | None = None,
-        key: str | None = None,
-        ca: str | None = None,
-        config: str | Path | None = None,
-        node: str | None = None,
-    ) -> Self:
-        """A client with the settings that `rnx` would use; arguments win over the environment and the file.
-
-        Raises SettingsError.
-        """
-        return cls(ClientConfig.resolve(server=server, cert=cert, key=key, ca=ca, config=config, node=node))
-
-    async def __aenter__(self) -> Self:
-        """Read the certificates. The connection is made by the first call.
-
-        Raises SettingsError when a certificate or the key cannot be used.
-        """
-        self._channel = JobletChannel(self.config)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the connection and every call on it."""
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
 
     async def run(
         self,
@@ -87,6 +44,11 @@ class Client:
         key: str = "",
         retry: bool = False,
         wait_for_start: bool = False,
+        name: str = "",
+        environment: Mapping[str, str] | None = None,
+        secret_environment: Mapping[str, str] | None = None,
+        workdir: str = "",
+        uploads: Iterable[str | Path] = (),
     ) -> Job:
         """Create a job and return it as soon as the server has it safe, or with `wait_for_start` has exec'd it.
 
@@ -97,6 +59,11 @@ class Client:
         With a `key` the same order gives the same job, however often it is sent, so that the call is repeated for
         `config.patience` seconds when the connection is lost; `retry` is the same with a key that nobody else has.
         Without a key, whether there is a job after a ConnectionLost is not known.
+
+        The job is called `name`, for people to know it by. Its command gets the variables of `environment`, and those
+        of `secret_environment`, whose values no answer shows. It starts in `workdir`: below the work directory, or an
+        absolute path. `uploads` are files and directories of this machine: in the work directory a file lies by its
+        name, a directory as what is in it. Raises InvalidArgument when one cannot be read.
         """
         key = key or (secrets.token_hex(16) if retry else "")
         for name, limit in (
@@ -110,9 +77,12 @@ class Client:
         ):
             if limit not in _INT32:
                 raise InvalidArgument(f"invalid {name}: {limit} is not a 32-bit number")
-        for text in (command, *args, cpu_cores, key):
-            if any("\ud800" <= character <= "\udfff" for character in text):
-                raise InvalidArgument(f"invalid command: {text!r} is not UTF-8 text")
+        environment, secret_environment = dict(environment or {}), dict(secret_environment or {})
+        check_text("command", command, *args, cpu_cores, key)
+        check_text("name", name)
+        check_text("workdir", workdir)
+        check_text("environment", *environment, *environment.values())
+        check_text("secret_environment", *secret_environment, *secret_environment.values(), secret=True)
         request = pb.RunJobReq(
             command=command,
             args=list(args),
@@ -127,6 +97,11 @@ class Client:
             priority=priority,
             key=key,
             wait_for_start=wait_for_start,
+            name=name,
+            environment=environment,
+            secret_environment=secret_environment,
+            workdir=workdir,
+            uploads=await asyncio.to_thread(read_uploads, uploads),
         )
         timeout = None if wait_for_start else self.config.timeout
         patience = Patience(self.config.patience if key else 0)
@@ -220,56 +195,6 @@ class Client:
             async with aclosing(cast(AsyncGenerator[pb.DataChunk], stub.get_job_logs(request))) as chunks:
                 async for chunk in chunks:
                     yield chunk.payload
-
-    @property
-    def _open_channel(self) -> JobletChannel:
-        if self._channel is None:
-            raise RuntimeError("the client is not open: use `async with`")
-        return self._channel
-
-    @property
-    def _stub(self) -> pb.JobletServiceStub:
-        return pb.JobletServiceStub(self._open_channel)
-
-    @property
-    def _jobs_stub(self) -> pb.JobServiceStub:
-        return pb.JobServiceStub(self._open_channel)
-
-    async def _wait(self, patience: Patience, error: JobletError) -> None:
-        if self._channel is None:  # closed by its owner, during the call
-            raise error
-        await patience.wait(error)
-
-    async def _call(self, call: Awaitable[T]) -> T:
-        with self._errors():
-            return await call
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        channel = self._channel
-        try:
-            yield
-        except GRPCError as error:
-            raise from_status(error.status, error.message) from error
-        except TimeoutError as error:
-            _settle_cancellation(error)
-            raise DeadlineExceeded(f"no answer from {self.config.server} within {self.config.timeout:g} s") from error
-        except StreamTerminatedError as error:
-            _settle_cancellation(error)
-            if channel is None:
-                raise
-            raise channel.explain(error) from error
-
-
-def _settle_cancellation(error: Exception) -> None:
-    """Take back the cancellation by which grpclib interrupts a call that has ended; it does not do so itself.
-
-    Until then the task counts as being cancelled, and the next Ctrl-C as the second. Raises CancelledError when
-    somebody else has cancelled the task too.
-    """
-    task = asyncio.current_task()
-    if isinstance(error.__context__, asyncio.CancelledError) and task is not None and task.uncancel():
-        raise asyncio.CancelledError from error
 
 
 def _milliseconds(seconds: float) -> int:

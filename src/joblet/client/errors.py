@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from grpclib.const import Status
 
 
@@ -60,7 +62,7 @@ class PermissionDenied(CallError):
 
 
 class NotFound(CallError):
-    """No such job."""
+    """No such job or workflow."""
 
     code = Status.NOT_FOUND
 
@@ -71,8 +73,20 @@ class InvalidArgument(CallError):
     code = Status.INVALID_ARGUMENT
 
 
+class AlreadyExists(CallError):
+    """The key belongs to another order."""
+
+    code = Status.ALREADY_EXISTS
+
+
+class OutOfRange(CallError):
+    """The events asked for are not kept any more."""
+
+    code = Status.OUT_OF_RANGE
+
+
 class FailedPrecondition(CallError):
-    """The job is not in a state that allows the operation."""
+    """The job or workflow is not in a state that allows the operation."""
 
     code = Status.FAILED_PRECONDITION
 
@@ -111,6 +125,15 @@ class Unimplemented(CallError):
     """The server does not know the operation."""
 
     code = Status.UNIMPLEMENTED
+
+
+class InvalidWorkflow(InvalidArgument):
+    """A workflow's file is wrong in one or more places; the message has a line for each."""
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        self.faults = tuple(faults)
+        """`FILE:LINE: job "NAME": KEY: what is wrong`, each"""
+        super().__init__("\n".join(self.faults))
 
 
 _BY_CODE = {error.code: error for error in CallError.__subclasses__()}

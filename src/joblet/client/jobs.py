@@ -54,7 +54,7 @@ class JobInfo:
     reason: str = ""
     """why the job is in its status, where there is more to say"""
     name: str = ""
-    """the name in its workflow"""
+    """for people to know it by; of a workflow's job the name there"""
     cpu_cores: str = ""
     """the cores it may run on, such as `0-3,5`; empty is any"""
     max_processes: int = 0
@@ -74,6 +74,12 @@ class JobInfo:
     environment: dict[str, str] = field(default_factory=dict)
     secret_environment: dict[str, str] = field(default_factory=dict)
     """names, with the values masked"""
+    workdir: str = ""
+    """where its command starts, if not in the work directory"""
+    workflow_id: str = ""
+    """the workflow that it is of; empty for individual jobs"""
+    outputs: dict[str, str] = field(default_factory=dict)
+    """what it has written to $JOBLET_OUTPUT, in the answer to `status` once it has ended"""
 
     @property
     def ended(self) -> bool:
@@ -120,22 +126,19 @@ def info_of(message: pb.RunJobRes | pb.GetJobStatusRes | pb.Job) -> JobInfo:
         timeout_ms=message.timeout_ms,
         priority=message.priority,
         key=message.key,
+        name=message.name,
+        environment=dict(message.environment),
+        secret_environment=dict(message.secret_environment),
+        workdir=message.workdir,
+        workflow_id=message.workflow_id,
     )
-    if isinstance(message, pb.GetJobStatusRes) and message.receipt is not None:
-        return replace(info, receipt=_receipt_of(message.receipt))
-    return info if not isinstance(message, pb.Job) else _with_details(info, message)
+    if isinstance(message, pb.GetJobStatusRes):
+        receipt = None if message.receipt is None else _receipt_of(message.receipt)
+        return replace(info, receipt=receipt, outputs=dict(message.outputs))
+    if isinstance(message, pb.Job):
+        return replace(info, scheduled_time=message.scheduled_time, runtime=message.runtime)
+    return info
 
 
 def _receipt_of(message: pb.Receipt) -> Receipt:
     return Receipt(**{field.name: getattr(message, field.name) for field in fields(Receipt)})
-
-
-def _with_details(info: JobInfo, job: pb.Job) -> JobInfo:
-    return replace(
-        info,
-        name=job.name,
-        scheduled_time=job.scheduled_time,
-        runtime=job.runtime,
-        environment=dict(job.environment),
-        secret_environment=dict(job.secret_environment),
-    )
