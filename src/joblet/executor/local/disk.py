@@ -14,14 +14,19 @@ class DiskError(Exception):
     """There is no file system for the work directory."""
 
 
+class TooSmall(DiskError):
+    """What should be in the file system from the start does not fit."""
+
+
 def find_mkfs() -> str | None:
     """The program that makes the file system (e2fsprogs)."""
     return shutil.which("mkfs.ext4", path=_PATH)
 
 
-def make(path: Path, megabytes: int) -> None:
-    """Make a file system of that size, its own tables included. Blocks for milliseconds. Raises DiskError, OSError.
+def make(path: Path, megabytes: int, content: Path | None = None) -> None:
+    """Make a file system of that size, its own tables included. Blocks for milliseconds.
 
+    It has what is in the directory `content`, with the same owners. Raises TooSmall, DiskError or OSError.
     It has no journal: it lives as long as its job, and a job does not outlive the host.
     """
     program = find_mkfs()
@@ -33,7 +38,10 @@ def make(path: Path, megabytes: int) -> None:
     finally:
         os.close(fd)
     options = ("-q", "-b", "4096", "-m", "0", "-O", "^has_journal", "-E", "lazy_itable_init=1,nodiscard")
-    made = subprocess.run([program, *options, str(path)], capture_output=True, text=True, check=False)
+    filled = ("-d", str(content)) if content is not None and any(content.iterdir()) else ()
+    made = subprocess.run([program, *options, *filled, str(path)], capture_output=True, text=True, check=False)
     if made.returncode:
+        if "Could not allocate" in made.stderr:
+            raise TooSmall
         said = (made.stderr.strip().splitlines() or [f"exit status {made.returncode}"])[-1]
         raise DiskError(f"mkfs.ext4: {said}")

@@ -24,6 +24,7 @@ from joblet.executor.local.spawn import Process, Unfollowed, spawn
 from joblet.executor.local.spec import View
 from joblet.job import Job, Limits, State
 from joblet.log import fields
+from joblet.uploads import Uploads
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class LocalExecutor:
         self._settings = settings
         self._jobs = settings.state_dir / "jobs"
         self._jobs.mkdir(mode=0o700, exist_ok=True)
+        self._uploads = Uploads(settings.state_dir)
         self._strays = monitor.Strays(self._jobs)
         self._ranges = ranges.IdRanges(settings.id_base, settings.id_ranges)
         self._instance = instance
@@ -249,6 +251,9 @@ class LocalExecutor:
                 groups=self._groups(job.limits, directory),
             )
             pid, pidfd, report = await asyncio.to_thread(self._start, job, directory, base, order)
+        except prepare.CannotPrepare as error:
+            self._ranges.give_back(base)
+            raise LaunchFailed("work", 0, f"failed to prepare the work directory: {error}") from error
         except disk.DiskError as error:
             self._ranges.give_back(base)
             raise LaunchFailed("rootfs", 0, f"failed to create isolated environment: {error}") from error
@@ -286,7 +291,7 @@ class LocalExecutor:
 
     def _start(self, job: Job, directory: Path, base: int, order: bytes) -> tuple[int, int, int]:
         """Prepare the job's directory and spawn its shim: pid, pidfd and the report pipe's read end."""
-        prepare.work_directory(job, directory, base)
+        prepare.work_directory(job, directory, base, self._uploads)
         with contextlib.ExitStack() as stack:
 
             def closing(fd: int) -> int:
