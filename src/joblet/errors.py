@@ -208,8 +208,8 @@ class StoreDamaged(StoreFailed):
 class TransitionRefused(StoreFailed):
     """The state machine does not allow the change."""
 
-    def __init__(self, job_id: int, target: str) -> None:
-        super().__init__(f"job {job_id} may not become {target}")
+    def __init__(self, number: int, target: str, what: str = "job") -> None:
+        super().__init__(f"{what} {number} may not become {target}")
 
 
 class ShuttingDown(JobletError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from joblet.job import Job
 from joblet.workflow.condition import End
 from joblet.workflow.plan import WorkflowState
 
@@ -62,6 +63,8 @@ class StepRecord:
     end: End | None = None
     attempts: int = 0
     """that have been concluded"""
+    base_attempts: int = 0
+    """of these, those from before the workflow was last tried again: a limit of retries counts from there"""
     job_id: int | None = None
     """of the last attempt that was concluded"""
     started_at: int | None = None
@@ -71,6 +74,33 @@ class StepRecord:
     retry_at: int | None = None
     """when it is tried again"""
     outputs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StepStatus:
+    """A step as it is shown."""
+
+    record: StepRecord
+    job: Job | None
+    """of the attempt that is under way, or has ended and not been concluded yet; its secrets masked"""
+    condition: str
+    """as an expression; empty when it requires nothing"""
+    dependencies: tuple[str, ...]
+    """the steps that its condition speaks of"""
+    max_attempts: int
+    """counted as its attempts are"""
+    continue_on_failure: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A workflow with its steps at one moment."""
+
+    workflow: Workflow
+    steps: tuple[StepStatus, ...]
+    """in the file's order"""
+    sequence: int
+    """of the newest event then; what happens later has a higher one"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +117,4 @@ class Event:
     exit_code: int = 0
     reason: str = ""
     attempt: int = 0
+    """of a workflow's job; of a step that waits (PENDING without a job), the one that it waits for"""

@@ -1,0 +1,56 @@
+"""What has happened, in order: rows that the database itself adds with each change that they tell of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from joblet.store.database import Database
+from joblet.workflow.record import Event
+
+NEWEST = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0)"
+"""the sequence number of the newest event there has been, kept or not; 0 for none"""
+
+_BATCH = 1_000
+"""events removed in one change, so that others do not wait long for it"""
+
+
+class Events:
+    """Events on disk. A method that cannot do its part raises StoreFailed."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.on_commit: Callable[[], None] = lambda: None
+        """called on the event loop after each commit: there may be events that were not there before"""
+        database.on_commit = lambda: self.on_commit()
+
+    async def after(
+        self, sequence: int, count: int, *, workflow_id: int | None = None, job_id: int | None = None
+    ) -> list[Event]:
+        """The first `count` events with higher sequence numbers, in order; only of one workflow or job if so asked.
+
+        A workflow's are those of its jobs too. Some may be gone: `bounds` tells the oldest that is kept.
+        """
+        of = [(name, value) for name, value in (("workflow_id", workflow_id), ("job_id", job_id)) if value is not None]
+        where = "".join(f" AND {name} = ?" for name, _ in of)
+        rows = await self._database.query(
+            "SELECT sequence, at, status, workflow_id, job_id, name, exit_code, reason, attempt FROM events "
+            f"WHERE sequence > ?{where} ORDER BY sequence LIMIT ?",
+            sequence,
+            *(value for _, value in of),
+            count,
+        )
+        return [Event(*row) for row in rows]
+
+    async def bounds(self) -> tuple[int, int]:
+        """Sequence numbers of the oldest event that is kept and of the newest there has been.
+
+        When none is kept the oldest is the next one, newest + 1.
+        """
+        ((oldest, newest),) = await self._database.query(f"SELECT (SELECT min(sequence) FROM events), ({NEWEST})")
+        return newest + 1 if oldest is None else oldest, newest
+
+    async def trim(self, keep: int) -> None:
+        """Remove all but the newest `keep`."""
+        oldest, newest = await self.bounds()
+        for last in range(oldest + _BATCH - 1, newest - keep + _BATCH, _BATCH):
+            await self._database.execute("DELETE FROM events WHERE sequence <= ?", (min(last, newest - keep),))
