@@ -119,6 +119,7 @@ class RetentionSection(_Section):
     maxJobs: int = Field(default=100_000, ge=0, le=MAX_INT32)
     maxSize: int = Field(default=0, ge=0, le=MAX_INT32)
     """MB of logs and work directories together"""
+    maxWorkflows: int = Field(default=10_000, ge=0, le=MAX_INT32)
 
 
 class GrpcSection(_Section):

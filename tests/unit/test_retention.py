@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joblet import retention
-from joblet.errors import JobNotEnded, JobNotFound
+from joblet.errors import JobNotEnded, JobNotFound, JobOfWorkflow, WorkflowNotEnded, WorkflowNotFound
 from joblet.executor.base import Exit, Lost
-from joblet.job import Job, Limits, Order, State
+from joblet.job import Job, Limits, Order, Part, State
+from joblet.job import Uploads as JobUploads
 from joblet.logs import LogHub
 from joblet.retention import Ended, Janitor, Retention, due
-from joblet.store import Store
+from joblet.store import Events, Store, Workflows
+from joblet.uploads import File, Uploads
+from joblet.workflow.plan import Plan, Step, WorkflowState
+from joblet.workflow.record import Workflow
 
 SECOND = 10**9
 
@@ -93,8 +98,19 @@ class Files:
             raise OSError(16, "Device or resource busy")
         self.log_path(job_id).unlink(missing_ok=True)
 
+    async def remove_shared(self, workflow_id: int) -> None:
+        if workflow_id in self.stuck:
+            raise OSError(16, "Device or resource busy")
+        (self.folder.parent / f"shared-{workflow_id}").unlink(missing_ok=True)
+
     def left(self) -> set[int]:
         return {int(path.name) for path in self.folder.iterdir()}
+
+    def left_of_workflows(self) -> set[str]:
+        """Shared directories and uploads."""
+        folder = self.folder.parent
+        uploads = folder / "uploads"
+        return {path.name for path in (*folder.glob("shared-*"), *(uploads.iterdir() if uploads.exists() else ()))}
 
 
 @pytest.fixture
@@ -125,7 +141,9 @@ async def janitor_of(
     store: Store, files: Files, bounds: Retention, hub: LogHub | None = None
 ) -> AsyncIterator[Janitor]:
     used = hub or LogHub()
-    janitor = Janitor(store, files, used, bounds)  # type: ignore[arg-type]
+    workflows, events = Workflows(store.database, store.sealer), Events(store.database)
+    uploads = Uploads(files.folder.parent)
+    janitor = Janitor(store, workflows, events, files, uploads, used, bounds)  # type: ignore[arg-type]
     try:
         yield janitor
     finally:
@@ -135,9 +153,30 @@ async def janitor_of(
 
 
 async def until(files: Files, left: set[int]) -> None:
+    await until_so(lambda: files.left() == left)
+
+
+async def until_so(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
-        while files.left() != left:  # noqa: ASYNC110 - no event tells of it
+        while not condition():  # noqa: ASYNC110 - no event tells of it
             await asyncio.sleep(0.001)
+
+
+async def make_workflow(store: Store, files: Files, end: int | None) -> tuple[Workflow, int]:
+    """A workflow with uploads and a shared directory, that ended at `end` if it did; and its one job, which has ended."""
+    workflows, uploads = Workflows(store.database, store.sealer), Uploads(files.folder.parent)
+    folder = await uploads.save([File("in.csv", b"1,2")])
+    plan = Plan((Step("only", Order("x", (), Limits(1, 1, 0))),))
+    new = Workflow(0, "w.yaml", "alice", "admin", WorkflowState.PENDING, 1, uploads=folder)
+    workflow, _ = await workflows.create(new, plan)
+    order = replace(plan.steps[0].order, part=Part(workflow.id, 0, 1), uploads=JobUploads(folder))
+    job, _ = await store.create(order, "alice", State.INITIALIZING, 1)
+    await store.transition(job.id, State.FAILED, ended_at=end or 1)
+    files.log_path(job.id).write_bytes(bytes(10))
+    (files.folder.parent / f"shared-{workflow.id}").touch()
+    if end is not None:
+        await workflows.transition(workflow.id, WorkflowState.FAILED, ended_at=end)
+    return workflow, job.id
 
 
 async def test_what_is_over_a_bound_is_removed_from_the_record_and_the_disk(store: Store, files: Files) -> None:
@@ -225,3 +264,88 @@ async def test_an_id_is_not_given_again_and_a_key_is_free_again(store: Store, fi
         await janitor.delete(str(job.id))
     again, new = await store.create(order, "alice", State.INITIALIZING, 3)
     assert (again.id, new) == (2, True)
+
+
+async def test_a_workflow_is_deleted_with_its_jobs_and_files(store: Store, files: Files) -> None:
+    going, _ = await make_workflow(store, files, 10)
+    staying, staying_job = await make_workflow(store, files, 20)
+    async with janitor_of(store, files, Retention()) as janitor:
+        await janitor.delete_workflow(str(going.id))
+        assert files.left() == {staying_job}
+        assert files.left_of_workflows() == {f"shared-{staying.id}", staying.uploads}
+        assert await store.unknown([1, 2]) == [1]
+        for gone in (str(going.id), "3", "x", ""):
+            with pytest.raises(WorkflowNotFound):
+                await janitor.delete_workflow(gone)
+
+
+async def test_nothing_of_a_workflow_that_has_not_ended_goes(store: Store, files: Files) -> None:
+    workflow, job = await make_workflow(store, files, None)
+    await make_jobs(store, files, 10, None)
+    async with janitor_of(store, files, Retention(max_jobs=1, max_age=1e-9, max_bytes=1, max_workflows=1)) as janitor:
+        await until(files, {job, 3})
+        with pytest.raises(WorkflowNotEnded, match=r"^workflow has not ended: 1 \(current status: PENDING\)$"):
+            await janitor.delete_workflow(str(workflow.id))
+        with pytest.raises(JobOfWorkflow, match=r"^job 1 belongs to workflow 1, which has not ended$"):
+            await janitor.delete(str(job))
+        assert await janitor.delete_all() == (0, 2)
+    assert files.left() == {job, 3}
+    assert files.left_of_workflows() == {"shared-1", workflow.uploads}
+
+
+@pytest.mark.parametrize("bounds", [Retention(max_workflows=1), Retention(max_age=1e-9)])
+async def test_ended_workflows_go_by_number_and_age_unless_a_log_of_theirs_is_read(
+    store: Store, files: Files, monkeypatch: pytest.MonkeyPatch, bounds: Retention
+) -> None:
+    monkeypatch.setattr(retention, "_BATCH", 2)
+    jobs = [(await make_workflow(store, files, end))[1] for end in (30, 10, 20, 40, 2**62)]
+    hub = LogHub()
+    reading = hub.read(jobs[1], files.log_path(jobs[1]), 0)
+    await anext(reading)
+    async with janitor_of(store, files, bounds, hub):
+        await until_so(lambda: {name for name in files.left_of_workflows() if "-" in name} == {"shared-2", "shared-5"})
+        await until(files, {jobs[1], jobs[4]})
+    await reading.aclose()
+    await hub.close()
+
+
+async def test_what_could_not_be_removed_of_a_workflow_is_removed_by_the_next_server(
+    store: Store, files: Files
+) -> None:
+    workflow, _ = await make_workflow(store, files, 10)
+    files.stuck = {1}
+    async with janitor_of(store, files, Retention()) as janitor:
+        await janitor.delete_workflow("1")
+    assert files.left_of_workflows() == {"shared-1", workflow.uploads}
+    files.stuck = set()
+    workflows = Workflows(store.database, store.sealer)
+    async with janitor_of(store, files, Retention()):
+        await until_so(lambda: files.left_of_workflows() == set())
+        while await workflows.deleted():  # noqa: ASYNC110 - nor of this
+            await asyncio.sleep(0.001)
+    assert files.left() == set()
+
+
+async def test_files_of_a_job_go_when_it_has_ended_and_those_of_a_workflow_stay(store: Store, files: Files) -> None:
+    uploads = Uploads(files.folder.parent)
+    workflow, job_id = await make_workflow(store, files, None)
+    folder = await uploads.save([File("in.csv", b"1,2")])
+    single, _ = await store.create(
+        Order("x", (), Limits(1, 1, 0), uploads=JobUploads(folder)), "alice", State.PENDING, 1
+    )
+    async with janitor_of(store, files, Retention()) as janitor:
+        for number in (single.id, job_id):
+            job = await store.get(number)
+            assert job is not None
+            janitor.on_end(job)
+        await until_so(lambda: folder not in files.left_of_workflows())
+    assert files.left_of_workflows() == {"shared-1", workflow.uploads}
+
+
+async def test_the_newest_events_are_kept(store: Store, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "_EVENTS", 4)
+    await make_jobs(store, files, 10, 20, 30)
+    events = Events(store.database)
+    async with janitor_of(store, files, Retention()):
+        while await events.bounds() != (6, 9):  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(0.001)

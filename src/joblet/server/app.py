@@ -35,6 +35,8 @@ from joblet.server.rpc import Codec, Gate
 from joblet.server.settings import executor_settings, policy, retention
 from joblet.server.state import StartError, hold, instance, open_store, settle_strangers
 from joblet.server.tls import server_context
+from joblet.store import Events, Workflows
+from joblet.uploads import Uploads
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +87,9 @@ async def _serve(settings: Config, config_path: Path) -> None:
         await executor.clean_leftovers(runner.live_names())
         await runner.probe()
         stack.push_async_callback(runner.close)
-        janitor = Janitor(store, executor, hub, retention(settings))
+        workflows, events = Workflows(store.database, store.sealer), Events(store.database)
+        uploads = Uploads(state_dir)
+        janitor = Janitor(store, workflows, events, executor, uploads, hub, retention(settings))
         stack.push_async_callback(janitor.close)
         runner.on_end = janitor.on_end
         most = min(settings.grpc.maxSendMsgSize, _STOCK_MESSAGE)

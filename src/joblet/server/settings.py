@@ -42,7 +42,7 @@ def _never_masked() -> set[Path]:
 def retention(settings: Config) -> Retention:
     """How much of what has ended is kept."""
     section = settings.retention
-    return Retention(section.maxAge, section.maxJobs, section.maxSize << 20)
+    return Retention(section.maxAge, section.maxJobs, section.maxSize << 20, section.maxWorkflows)
 
 
 def policy(settings: Config) -> Policy:

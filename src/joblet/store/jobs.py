@@ -61,7 +61,7 @@ class Store:
             return self._job_of(row), True
         present = await self._find_part(order.part) if order.part else await self.find(owner, order.key)
         if present is None:
-            raise StoreFailed(f"the job with key {order.key!r} has just been deleted")
+            raise StoreFailed("the job that this order has made before has just been deleted")
         return present, False
 
     async def transition(

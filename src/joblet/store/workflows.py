@@ -251,6 +251,11 @@ class Workflows:
         sql = f"SELECT {RECORD_COLUMNS} FROM workflow_steps WHERE workflow_id = ? ORDER BY position"
         return self._decode(await self._database.query(sql, workflow_id), record_of)
 
+    async def job_ids(self, workflow_id: int) -> list[int]:
+        """Ids of all of a workflow's jobs that are not deleted."""
+        rows = await self._database.query("SELECT id FROM jobs WHERE workflow_id = ? AND deleted = 0", workflow_id)
+        return [job_id for (job_id,) in rows]
+
     async def jobs(self, workflow_id: int) -> list[Job]:
         """Those of a workflow's jobs whose attempts have not been concluded, by position."""
         rows = await self._database.query(f"SELECT {ALL_COLUMNS} {_OPEN_JOBS}", workflow_id)
