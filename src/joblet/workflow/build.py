@@ -101,9 +101,10 @@ class _Reader:
         """The file's plan; None, or Enough raised, when there are faults."""
         root = load(self._text, self._faults)
         if not isinstance(root, Table):
-            empty = root is None or (isinstance(root, Scalar) and root.null)
-            what = "the file is empty" if empty else f"must be a mapping with jobs, not {describe(check.data(root))}"
-            self._faults.add(root.line if root and not empty else 1, (), what)
+            if root is None or (isinstance(root, Scalar) and root.null):
+                self._faults.add(1, (), "the file is empty")
+            else:
+                self._faults.add(root.line, (), f"must be a mapping with jobs, not {describe(check.data(root))}")
             return None
         declared = root.get("parameters")
         values = parameters.read(declared, self._given, self._faults, root.line)

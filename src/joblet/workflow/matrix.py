@@ -55,7 +55,7 @@ def read(node: Node, path: Path, renderer: Renderer, faults: Faults) -> list[Com
         faults.add(node.line, path, f"{count} combinations (at most {MAX_STEPS} jobs in all)")
         raise Enough
     excluded = _excluded(node.get("exclude"), (*path, "exclude"), keys, renderer, faults)
-    combinations = [dict(zip(keys, values, strict=True)) for values in product(*keys.values())]
+    combinations: list[Combination] = [dict(zip(keys, values, strict=True)) for values in product(*keys.values())]
     if len(combinations) * len(excluded) > MAX_LOOKUPS:
         what = f"{len(excluded)} different sets of keys for {len(combinations)} combinations are too many"
         faults.add(node.line, (*path, "exclude"), what)

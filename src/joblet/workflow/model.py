@@ -111,9 +111,9 @@ class _Number(_Leaf):
     most: float = math.inf
 
     def read(self, value: object) -> float:
-        if isinstance(value, Scalar) and value.number and math.isfinite(number := float(value.text)):
-            if self.least <= number <= self.most:
-                return number
+        number = float(value.text) if isinstance(value, Scalar) and value.number else math.nan
+        if math.isfinite(number) and self.least <= number <= self.most:
+            return number
         bounds = f" from {self.least:g} to {self.most:g}" if math.isfinite(self.least) else ""
         raise ValueError(f"must be a number{bounds}, not {describe(value)}")
 

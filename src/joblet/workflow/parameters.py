@@ -119,7 +119,8 @@ class _Allowed:
                     raise _Wrong(f"{name} is for numbers, not for a {kind}")
                 if not isinstance(bound, Scalar):
                     raise _Wrong(f"{name} must be {_MUST_BE[kind]}, not {describe(bound)}")
-                self._bounds[index] = _compared(kind, self._typed(bound, name))
+                text = self._typed(bound, name)
+                self._bounds[index] = int(text) if kind == "integer" else float(text)
         least, most = self._bounds
         if least is not None and most is not None and least > most:
             raise _Wrong(f"min is above max ({least:g} and {most:g})")

@@ -80,14 +80,13 @@ class Names:
             return None
         parts: list[Condition] = []
         whole = True
-        volume = len(renderer.broken)
         for index, item in enumerate(node.items):
             for part in self._parts(item, (*path, index), renderer, scope):
                 if part is None:
                     whole = False
                 else:
                     parts.append(part)
-        if not whole or len(renderer.broken) > volume:
+        if not whole:
             return None
         condition = conjunction(parts) if parts else NOTHING
         required = _Required(condition, sum(len(self._steps.get(name, (name,))) for name in names(condition)))
@@ -168,7 +167,7 @@ def _has_templates(node: Listing) -> bool:
 
 def check_cycles(steps: Sequence[Step], jobs: Mapping[str, Table], known: Names, faults: Faults) -> None:
     """Add a fault for each circle of jobs that wait for each other, written as a path."""
-    left = {step.name: {name for name in step.dependencies} for step in steps}
+    left = {step.name: set(step.dependencies) for step in steps}
     told: set[frozenset[str]] = set()
     while _remove_what_can_end(left):
         cycle = _cycle(left)
