@@ -163,7 +163,7 @@ async def until_so(condition: Callable[[], bool]) -> None:
 
 
 async def make_workflow(store: Store, files: Files, end: int | None) -> tuple[Workflow, int]:
-    """A workflow with uploads and a shared directory, that ended at `end` if it did; and its one job, which has ended."""
+    """A workflow with uploads and a shared directory, that ended at `end` if it did, and its one job, which has."""
     workflows, uploads = Workflows(store.database, store.sealer), Uploads(files.folder.parent)
     folder = await uploads.save([File("in.csv", b"1,2")])
     plan = Plan((Step("only", Order("x", (), Limits(1, 1, 0))),))

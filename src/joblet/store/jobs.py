@@ -13,7 +13,7 @@ from typing import Any
 from joblet.errors import StoreFailed, TransitionRefused
 from joblet.job import Job, Order, Part, Receipt, State, sources
 from joblet.store.database import Database
-from joblet.store.rows import ALL_COLUMNS, COLUMNS, columns_of, job_of, shown_job
+from joblet.store.rows import ALL_COLUMNS, COLUMNS, columns_of, job_of, object_text, shown_job
 from joblet.store.secrets import KEY_FILE, Sealer, load_key
 
 _ENDED = "ended_at IS NOT NULL AND deleted = 0"
@@ -81,7 +81,7 @@ class Store:
         if receipt is not None:
             columns["receipt"] = json.dumps(dataclasses.asdict(receipt))
         if outputs:
-            columns["outputs"] = json.dumps(dict(outputs))
+            columns["outputs"] = object_text(outputs)
         assignments = "".join(f", {name} = ?" for name in columns)
         marks = ", ".join("?" * len(allowed))
         sql = f"UPDATE jobs SET state = ?{assignments} WHERE id = ? AND state IN ({marks}) RETURNING {ALL_COLUMNS}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,9 @@ COLUMNS = (
     "name, environment, secret_names, workdir, uploads, workflow_id, position, attempt, outputs"
 )
 """what `shown_job` reads"""
+
+_NO_VALUES = "{}"
+"""as most jobs have it: not worth a parser's time"""
 
 ALL_COLUMNS = f"{COLUMNS}, secrets"
 """what `job_of` reads"""
@@ -43,8 +47,8 @@ def columns_of(order: Order, owner: str, state: State, now: int, epoch: str) -> 
         "started_at": now if state is State.INITIALIZING else None,
         "epoch": epoch if state is State.INITIALIZING else "",
         "name": order.name,
-        "environment": json.dumps(dict(order.environment)),
-        "secret_names": json.dumps(list(order.secret_environment)),
+        "environment": object_text(order.environment),
+        "secret_names": json.dumps(list(order.secret_environment)) if order.secret_environment else "[]",
         "workdir": order.workdir,
         "uploads": uploads_text(order.uploads),
         "workflow_id": part.workflow_id if part else None,
@@ -86,13 +90,24 @@ def shown_job(row: tuple[Any, ...]) -> Job:
         key=key,
         epoch=epoch,
         name=name,
-        environment=json.loads(environment),
-        secret_environment=dict.fromkeys(json.loads(secret_names), MASK),
+        environment=object_of(environment),
+        secret_environment=dict.fromkeys(json.loads(secret_names), MASK) if secret_names != "[]" else {},
         workdir=workdir,
         uploads=uploads_of(uploads),
         part=None if workflow_id is None else Part(workflow_id, position, attempt),
-        outputs=json.loads(outputs),
+        outputs=object_of(outputs),
     )
+
+
+def object_text(values: Mapping[str, str]) -> str:
+    """Strings by name as a column has them."""
+    return json.dumps(dict(values)) if values else _NO_VALUES
+
+
+def object_of(text: str) -> dict[str, str]:
+    """What `object_text` has written."""
+    values: dict[str, str] = {} if text == _NO_VALUES else json.loads(text)
+    return values
 
 
 def uploads_text(uploads: Uploads | None) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from joblet.job import Job, Limits, Order
-from joblet.store.rows import uploads_of, uploads_text
+from joblet.store.rows import object_of, object_text, uploads_of, uploads_text
 from joblet.store.secrets import Sealer, Secrets
 from joblet.workflow.condition import End
 from joblet.workflow.expression import parse_stored
@@ -157,7 +157,7 @@ def record_of(row: tuple[Any, ...]) -> StepRecord:
         exit_code=exit_code,
         reason=reason,
         retry_at=retry_at,
-        outputs=json.loads(outputs),
+        outputs=object_of(outputs),
     )
 
 
@@ -173,7 +173,7 @@ def record_values(workflow_id: int, records: Iterable[StepRecord]) -> list[tuple
             record.exit_code,
             record.reason,
             record.retry_at,
-            json.dumps(dict(record.outputs)),
+            object_text(record.outputs),
             workflow_id,
             record.position,
             record.attempts,
