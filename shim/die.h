@@ -11,6 +11,7 @@ enum stage {
     STAGE_ROOTFS,
     STAGE_PRIVILEGES,
     STAGE_EXEC,
+    STAGE_ENTER, /* of the stage `exec` too: the directory to start in */
 };
 
 struct failure {

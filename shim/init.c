@@ -16,8 +16,8 @@
 #include "record.h"
 #include "rootfs.h"
 
-/* The init's only descriptors beside 0, 1 and 2: so many from IDMAPS on as there are writable paths. */
-enum { MONITOR = 3, OUTPUT = 4, IDMAPS = 5, KEPT_MAX = 2 + SPEC_WRITABLE_MAX };
+/* The init's only descriptors beside 0, 1 and 2: from IDMAPS on those that there are, and after them the disk. */
+enum { MONITOR = 3, OUTPUT = 4, IDMAPS = 5, KEPT_MAX = 2 + SPEC_WRITABLE_MAX + 2 };
 
 static void tell(const struct message *message)
 {
@@ -40,11 +40,13 @@ static void await_go(void)
 }
 
 /* Everything else that the monitor had open, its lock above all, is closed before anything can go wrong here. */
-static void keep_only(int monitor, int output, const int idmaps[], size_t count)
+static void keep_only(const struct handed *handed)
 {
-    int kept[KEPT_MAX] = {monitor, output};
-    memcpy(kept + 2, idmaps, count * sizeof *idmaps);
-    count += 2;
+    int kept[KEPT_MAX] = {handed->monitor, handed->output};
+    size_t count = 2 + handed->idmaps;
+    memcpy(kept + 2, handed->idmap, handed->idmaps * sizeof *kept);
+    if (handed->disk >= 0)
+        kept[count++] = handed->disk;
     /* Out of the way first, or one would be overwritten before its turn. */
     for (size_t i = 0; i < count; i++)
         if ((kept[i] = fcntl(kept[i], F_DUPFD_CLOEXEC, MONITOR + KEPT_MAX)) < 0)
@@ -196,14 +198,21 @@ static _Noreturn void forward_and_reap(pid_t command, const sigset_t *signals)
             reap(command);
 }
 
-void init_run(const struct spec *spec, int monitor, int output, const int idmaps[])
+/* As the job, which may enter no more than that can. */
+static void enter(const char *directory)
+{
+    if (directory && chdir(directory) < 0)
+        die(STAGE_ENTER, "chdir");
+}
+
+void init_run(const struct spec *spec, const struct handed *handed)
 {
     sigset_t signals;
-    keep_only(monitor, output, idmaps, spec->rw.count);
+    keep_only(handed);
     die_through(tell_failure, NULL);
     block_signals(&signals);
 
-    enter_rootfs(spec, IDMAPS);
+    enter_rootfs(spec, IDMAPS, IDMAPS + (int)handed->idmaps);
     use_own_null();
     await_go(); /* in all groups */
     name_host(spec->hostname);
@@ -214,6 +223,7 @@ void init_run(const struct spec *spec, int monitor, int output, const int idmaps
     die_with_monitor();
     confine_to_writable(spec);
     filter_system_calls();
+    enter(spec->cwd);
 
     forward_and_reap(start_command(spec), &signals);
 }

@@ -20,8 +20,16 @@ struct message {
     struct failure failure;
 };
 
-/* Runs the job, in the new namespaces, from the job's directory. The socket to the monitor, the output's write end, and for
- * each writable path the user namespace that maps its owner. */
-_Noreturn void init_run(const struct spec *, int monitor, int output, const int idmaps[]);
+/* The descriptors that the init has from the monitor. */
+struct handed {
+    int monitor;                      /* the socket to it */
+    int output;                       /* the write end */
+    int disk;                         /* the work directory's file system, not mounted yet; -1: it is none of its own */
+    int idmap[SPEC_WRITABLE_MAX + 1]; /* for each writable path, then the shared one, the user namespace that maps its owner */
+    size_t idmaps;
+};
+
+/* Runs the job, in the new namespaces, from the job's directory. */
+_Noreturn void init_run(const struct spec *, const struct handed *);
 
 #endif

@@ -87,6 +87,8 @@ void confine_to_writable(const struct spec *spec)
     allow_writable(ruleset, spec->work, rights);
     for (size_t i = 0; i < spec->rw.count; i++)
         allow_writable(ruleset, spec->rw.at[i], rights);
+    if (spec->shared)
+        allow_writable(ruleset, SHARED_PLACE, rights);
 
     if (kernel_landlock_restrict_self(ruleset) < 0)
         die(STAGE_PRIVILEGES, "landlock_restrict_self");

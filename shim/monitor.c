@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include "disk.h"
 #include "init.h"
 #include "kernel.h"
 #include "namespaces.h"
@@ -112,16 +113,21 @@ void monitor_launch(struct monitor *monitor)
     if (fchdir(FD_DIR) < 0)
         die(STAGE_ROOTFS, "fchdir");
 
-    int idmaps[SPEC_WRITABLE_MAX];
-    const size_t writable = monitor->spec.rw.count;
-    for (size_t i = 0; i < writable; i++)
-        idmaps[i] = make_idmap(monitor->spec.rw.at[i], monitor->spec.uid_base);
+    struct handed handed = {.monitor = sockets[1], .output = output[1]};
+    const struct spec *spec = &monitor->spec;
+    for (size_t i = 0; i < spec->rw.count; i++)
+        handed.idmap[handed.idmaps++] = make_idmap(spec->rw.at[i], spec->uid_base, false);
+    if (spec->shared)
+        handed.idmap[handed.idmaps++] = make_idmap(spec->shared, spec->uid_base, true);
+    if (spec->disk)
+        monitor->work = mount_disk(spec->uid_base);
+    handed.disk = monitor->work;
 
     monitor->init = clone_init(groups_v2(&monitor->groups), &monitor->pidfd);
     if (monitor->init == 0)
-        init_run(&monitor->spec, sockets[1], output[1], idmaps);
-    for (size_t i = 0; i < writable; i++)
-        close(idmaps[i]);
+        init_run(spec, &handed);
+    for (size_t i = 0; i < handed.idmaps; i++)
+        close(handed.idmap[i]);
     close(sockets[1]);
     close(output[1]);
     monitor->socket = sockets[0];
@@ -130,7 +136,7 @@ void monitor_launch(struct monitor *monitor)
     groups_enter(&monitor->groups, monitor->init);
     let_go_on(monitor);
     await(monitor, MESSAGE_UNMAPPED);
-    map_ids(monitor->init, monitor->spec.uid_base, monitor->spec.id_count);
+    map_ids(monitor->init, spec->uid_base, spec->id_count);
     let_go_on(monitor);
     monitor->outcome.began = await(monitor, MESSAGE_STARTED);
     monitor->outcome.started_at = now_ns();
@@ -285,6 +291,20 @@ static void drain_rest(struct monitor *monitor)
     }
 }
 
+/* A disk is gone once nothing of it is open: before the counters are read, which what it still had to write is counted in. */
+static void take_outputs(struct monitor *monitor)
+{
+    const char *name = monitor->spec.outputs;
+    int work = monitor->work;
+    if (name && work < 0)
+        work = openat(FD_DIR, "work", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (name)
+        monitor->outcome.outputs = outputs_take(work, name, FD_DIR, monitor->buffer);
+    if (work >= 0)
+        close(work);
+    monitor->work = -1;
+}
+
 /* The groups' counters first: they go with the groups. The record last: it says that all else is done. */
 static void write_end(struct monitor *monitor)
 {
@@ -303,6 +323,7 @@ void monitor_conclude(struct monitor *monitor)
 {
     read_status(monitor);
     drain_rest(monitor);
+    take_outputs(monitor);
     write_end(monitor);
 }
 
@@ -317,11 +338,14 @@ void monitor_fail(const struct failure *failure, void *context)
     }
     outcome->kind = OUTCOME_FAILED;
     outcome->failure = failure;
-    outcome->command = monitor->spec.arg.count ? monitor->spec.arg.at[0] : NULL;
-    write_sentence(sentence, failure, outcome->command);
-    bool call = failure->stage != STAGE_SPEC && failure->stage != STAGE_EXEC;
+    if (failure->stage == STAGE_ENTER)
+        outcome->subject = monitor->spec.cwd;
+    else if (monitor->spec.arg.count)
+        outcome->subject = monitor->spec.arg.at[0];
+    write_sentence(sentence, failure, outcome->subject);
+    bool call = failure->stage > STAGE_SPEC && failure->stage < STAGE_EXEC;
     int length = snprintf(line, sizeof line, call ? "joblet: %s (%s)\n" : "joblet: %s\n", sentence, failure->call);
     log_write(&monitor->log, line, (size_t)length);
     write_end(monitor);
-    report_failed(FD_REPORT, failure, outcome->command);
+    report_failed(FD_REPORT, failure, outcome->subject);
 }

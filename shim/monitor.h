@@ -24,6 +24,7 @@ struct monitor {
     int pidfd;  /* of the init */
     int oom;    /* eventfd of a v1 group that ran out of memory, -1 where the kernel ends the whole group itself */
     int socket; /* to the init */
+    int work;   /* the work directory's file system, -1 where it is none of its own */
     struct outcome outcome;
 };
 

@@ -2,6 +2,7 @@
 #ifndef JOBLET_NAMESPACES_H
 #define JOBLET_NAMESPACES_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -16,9 +17,9 @@ void name_host(const char *hostname);
  * too, and were that root, one job could use up the host's and every other job's. */
 void enter_user_namespace(uint32_t owner);
 /* In the monitor: a user namespace for mounts on which owner and group of the path are root of the job, and nobody else is
- * anybody: mount_setattr(2), "ID-mapped mounts". What root owns is never made writable, nor where the host would run a setuid program that the
- * job has left. Dies at STAGE_ROOTFS. */
-int make_idmap(const char *path, uint32_t base);
+ * anybody: mount_setattr(2), "ID-mapped mounts". What root owns is never made writable, nor, unless nobody else can come
+ * to the path, where the host would run a setuid program that the job has left. Dies at STAGE_ROOTFS. */
+int make_idmap(const char *path, uint32_t base, bool secluded);
 /* In the monitor: inside's 0.. is the host's base.., for users and groups. */
 void map_ids(pid_t, uint32_t base, uint32_t count);
 

@@ -12,7 +12,7 @@
 
 #include "kernel.h"
 
-enum { COMMAND_MAX = 200, STARTED_SIZE = 128 };
+enum { SUBJECT_MAX = 200, STARTED_SIZE = 128 };
 
 static const char *const stages[] = {
     [STAGE_SPEC] = "spec",
@@ -22,6 +22,7 @@ static const char *const stages[] = {
     [STAGE_ROOTFS] = "rootfs",
     [STAGE_PRIVILEGES] = "privileges",
     [STAGE_EXEC] = "exec",
+    [STAGE_ENTER] = "exec",
 };
 
 int64_t now_ns(void)
@@ -115,7 +116,9 @@ static bool fill(int dir, const char *name, const char *text, size_t length, boo
     if (fd < 0)
         return false;
     bool good = write_all(fd, text, length) && ftruncate(fd, (off_t)length) == 0 && (!durable || fsync(fd) == 0);
+    int error = errno;
     close(fd);
+    errno = error;
     return good;
 }
 
@@ -129,25 +132,30 @@ void record_started(int dir, pid_t init, const struct outcome *outcome)
         renameat(dir, ".started", dir, "started");
 }
 
+bool record_outputs(int dir, const char *bytes, size_t length)
+{
+    return fill(dir, "outputs", bytes, length, true);
+}
+
 static void lower_first(char *text)
 {
     *text = (char)tolower((unsigned char)*text);
 }
 
-static void write_command(char *out, const char *command)
+static void write_subject(char *out, const char *subject)
 {
     size_t i = 0;
-    for (; i < COMMAND_MAX && command[i]; i++)
-        out[i] = (unsigned char)command[i] < ' ' || command[i] == 0x7f ? '?' : command[i];
+    for (; i < SUBJECT_MAX && subject[i]; i++)
+        out[i] = (unsigned char)subject[i] < ' ' || subject[i] == 0x7f ? '?' : subject[i];
     out[i] = '\0';
 }
 
-void write_sentence(char sentence[SENTENCE_SIZE], const struct failure *failure, const char *command)
+void write_sentence(char sentence[SENTENCE_SIZE], const struct failure *failure, const char *subject)
 {
-    char error[128], name[COMMAND_MAX + 1];
+    char error[128], name[SUBJECT_MAX + 1];
     snprintf(error, sizeof error, "%s", strerror(failure->error));
     lower_first(error);
-    write_command(name, command ? command : "");
+    write_subject(name, subject ? subject : "");
 
     switch (failure->stage) {
     case STAGE_SPEC:
@@ -169,6 +177,9 @@ void write_sentence(char sentence[SENTENCE_SIZE], const struct failure *failure,
             snprintf(sentence, SENTENCE_SIZE, "command not found: %s", name);
         else
             snprintf(sentence, SENTENCE_SIZE, "cannot execute %s: %s", name, error);
+        break;
+    case STAGE_ENTER:
+        snprintf(sentence, SENTENCE_SIZE, "cannot enter %s: %s", name, error);
         break;
     }
 }
@@ -193,7 +204,7 @@ static void __attribute__((format(printf, 2, 3))) add(struct text *text, const c
 static void add_failure(struct text *record, const struct outcome *outcome)
 {
     char sentence[SENTENCE_SIZE];
-    write_sentence(sentence, outcome->failure, outcome->command);
+    write_sentence(sentence, outcome->failure, outcome->subject);
     add(record, "outcome=failed\nstage=%s\nerrno=%d\nreason=%s\n", stages[outcome->failure->stage],
         outcome->failure->error, sentence);
 }
@@ -215,6 +226,10 @@ void record_exit(int dir, const struct outcome *outcome, const char *stats)
     add(&record, "ended_at=%" PRId64 "\nlog_bytes=%" PRIu64 "\n", outcome->ended_at, outcome->log_bytes);
     if (outcome->log_lost)
         add(&record, "log_lost=%" PRIu64 "\n", outcome->log_lost);
+    if (outcome->outputs.state == OUTPUTS_TAKEN)
+        add(&record, "outputs=%zu\n", outcome->outputs.bytes);
+    if (outcome->outputs.state == OUTPUTS_BAD)
+        add(&record, "outputs_error=%s\n", outcome->outputs.error);
     if (outcome->kind != OUTCOME_FAILED)
         add(&record, "stat.wall_usec=%" PRId64 "\n", outcome->lasted);
     add(&record, "%send=1\n", stats);
@@ -231,10 +246,10 @@ void report_started(int fd, pid_t init)
     write_all(fd, line, (size_t)length); /* a server that is gone reads the files */
 }
 
-void report_failed(int fd, const struct failure *failure, const char *command)
+void report_failed(int fd, const struct failure *failure, const char *subject)
 {
     char sentence[SENTENCE_SIZE], line[SENTENCE_SIZE + 64];
-    write_sentence(sentence, failure, command);
+    write_sentence(sentence, failure, subject);
     int length =
         snprintf(line, sizeof line, "failed %s %d %s\n", stages[failure->stage], failure->error, sentence);
     write_all(fd, line, (size_t)length);

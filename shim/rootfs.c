@@ -8,7 +8,6 @@
 #include <sys/sysmacros.h>
 
 #include "die.h"
-#include "disk.h"
 #include "kernel.h"
 
 /* Everything here goes through descriptors: of a detached mount, or of a place inside the new root that was looked up
@@ -151,8 +150,8 @@ static void show(int root, const char *path)
     close(source);
 }
 
-/* The path of a directory that a job may write to can be anything by now: no link of it is followed. */
-static void show_writable(int root, const char *path, int idmap)
+/* The host path of what jobs may write to can be anything by now: no link of it is followed. */
+static void show_writable(int root, const char *path, const char *place, int idmap)
 {
     struct stat what;
     struct kernel_open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_NO_SYMLINKS};
@@ -160,7 +159,7 @@ static void show_writable(int root, const char *path, int idmap)
     check(fstat(source, &what), "stat", path);
     int mount = clone_mount(source, 0, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, path);
     check(kernel_mount_idmap(mount, idmap), "mount_setattr MOUNT_ATTR_IDMAP", path);
-    attach(mount, S_ISDIR(what.st_mode) ? make_dir(root, path) : make_file(root, path), path);
+    attach(mount, S_ISDIR(what.st_mode) ? make_dir(root, place) : make_file(root, place), place);
     close(mount);
     close(source);
     close(idmap);
@@ -251,12 +250,10 @@ static void mount_dev(int root, const struct spec *spec)
 }
 
 /* The working directory of the init is the job's directory, in the init's own mount namespace. */
-static int mount_work(int root, const struct spec *spec)
+static int mount_work(int root, const struct spec *spec, int disk)
 {
-    int work;
-    if (spec->disk) {
-        work = mount_disk(spec->uid_base);
-    } else {
+    int work = disk;
+    if (!spec->disk) {
         int source = check(open("work", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), "open", "work");
         work = clone_mount(source, 0, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, "work");
         close(source);
@@ -311,7 +308,7 @@ static void pivot(int root, int work)
     check(fchdir(work), "fchdir", "work");
 }
 
-void enter_rootfs(const struct spec *spec, int idmap)
+void enter_rootfs(const struct spec *spec, int idmap, int disk)
 {
     umask(0); /* modes are meant as they stand here */
     check(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), "mount private", "/");
@@ -326,11 +323,13 @@ void enter_rootfs(const struct spec *spec, int idmap)
     for (size_t i = 0; i < spec->ro.count; i++)
         show(root, spec->ro.at[i]);
     for (size_t i = 0; i < spec->rw.count; i++)
-        show_writable(root, spec->rw.at[i], idmap + (int)i);
+        show_writable(root, spec->rw.at[i], spec->rw.at[i], idmap + (int)i);
+    if (spec->shared)
+        show_writable(root, spec->shared, SHARED_PLACE, idmap + (int)spec->rw.count);
     int covers = make_covers(root);
     mount_proc(root);
     mount_dev(root, spec);
-    int work = mount_work(root, spec);
+    int work = mount_work(root, spec, disk);
     for (size_t i = 0; i < spec->mask.count; i++)
         mask(root, covers, spec->mask.at[i]);
     check(kernel_mount_setattr(root, 0, MOUNT_ATTR_RDONLY), "mount_setattr", "/");

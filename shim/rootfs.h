@@ -6,7 +6,8 @@
 
 /* In the init, whose working directory is the job's directory: builds the job's root and goes there, to its work
  * directory. Nothing of the old root is reachable then, except through descriptors that are still open. The descriptors
- * from `idmap` on are the user namespaces of the writable paths; they are closed. */
-void enter_rootfs(const struct spec *, int idmap);
+ * from `idmap` on are the user namespaces of the writable paths and the shared one, `disk` is the work directory's file
+ * system, where the spec asks for it; they are closed. */
+void enter_rootfs(const struct spec *, int idmap, int disk);
 
 #endif

@@ -12,8 +12,8 @@
 
 enum { HOSTNAME_MAX = 64, ID_MAX = 20, PATH_BYTES_MAX = 4095 };
 
-enum key { VERSION, ID, HOSTNAME, UID_BASE, ID_COUNT, GRACE_MS, OPEN_FILES, TMP_BYTES, LOG_LIMIT, WORK, DISK, RO, RW, MASK,
-           CGROUP2, CGROUP, SET, KILL, OOM, STAT, ENV, ARG, END, KEYS };
+enum key { VERSION, ID, HOSTNAME, UID_BASE, ID_COUNT, GRACE_MS, OPEN_FILES, TMP_BYTES, LOG_LIMIT, WORK, CWD, OUTPUTS, DISK, RO, RW,
+           SHARED, MASK, CGROUP2, CGROUP, SET, KILL, OOM, STAT, ENV, ARG, END, KEYS };
 
 /* MANY keys may come any number of times, ONCE keys exactly once, MAYBE keys at most once. */
 static const struct {
@@ -25,8 +25,10 @@ static const struct {
     [ID_COUNT] = {"id_count", ONCE}, [GRACE_MS] = {"grace_ms", ONCE},
     [OPEN_FILES] = {"open_files", ONCE}, [TMP_BYTES] = {"tmp_bytes", ONCE},
     [LOG_LIMIT] = {"log_limit", MAYBE}, [WORK] = {"work", ONCE},
+    [CWD] = {"cwd", MAYBE},          [OUTPUTS] = {"outputs", MAYBE},
     [DISK] = {"disk", MAYBE},        [RO] = {"ro", MANY},
-    [RW] = {"rw", MANY},             [MASK] = {"mask", MANY},
+    [RW] = {"rw", MANY},             [SHARED] = {"shared", MAYBE},
+    [MASK] = {"mask", MANY},
     [CGROUP2] = {"cgroup2", MAYBE},  [CGROUP] = {"cgroup", MANY},
     [SET] = {"set", MANY},           [KILL] = {"kill", MAYBE},
     [OOM] = {"oom", MAYBE},          [STAT] = {"stat", MANY},
@@ -94,6 +96,13 @@ static bool is_at_or_below(const char *path, const char *parent)
 {
     size_t length = strlen(parent);
     return strncmp(path, parent, length) == 0 && (path[length] == '/' || path[length] == '\0');
+}
+
+/* A file of the work directory: a name, not a path. */
+static bool is_plain_name(const char *name)
+{
+    size_t length = strlen(name);
+    return length > 0 && length < 256 && !strchr(name, '/') && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
 }
 
 /* A file of a group: a name, not a path. */
@@ -164,6 +173,10 @@ static bool read_path_entry(struct reader *reader, enum key key, char *value)
         append(&spec->mask, value);
         return true;
     }
+    if (key == SHARED) {
+        spec->shared = value;
+        return true;
+    }
     /* What the job has of its own is not to be covered. */
     if (is_at_or_below(value, "/proc") || is_at_or_below(value, "/dev") || strcmp(value, "/tmp") == 0)
         return refuse(reader, "the job has a private one of this path");
@@ -182,7 +195,7 @@ static bool read_entry(struct reader *reader, enum key key, char *value)
     bool fine = true;
     switch (key) {
     case VERSION:
-        return strcmp(value, "2") == 0 || refuse(reader, "not a version that this shim speaks");
+        return strcmp(value, "3") == 0 || refuse(reader, "not a version that this shim speaks");
     case ID:
         spec->id = value;
         return is_digits(value, ID_MAX) || refuse(reader, "not an id");
@@ -210,9 +223,16 @@ static bool read_entry(struct reader *reader, enum key key, char *value)
     case TMP_BYTES: /* size=0 is no limit at all: tmpfs(5) */
         fine = read_number(value, 1, INT64_MAX, &spec->tmp_bytes);
         break;
+    case CWD: /* whether it can be entered is for the job to find out */
+        spec->cwd = value;
+        return *value == '/' || refuse(reader, "not an absolute path");
+    case OUTPUTS:
+        spec->outputs = value;
+        return is_plain_name(value) || refuse(reader, "not a file name");
     case WORK:
     case RO:
     case RW:
+    case SHARED:
     case MASK:
         return read_path_entry(reader, key, value);
     case CGROUP2:

@@ -14,6 +14,9 @@ enum {
     SPEC_DETAIL_SIZE = 96,
 };
 
+/* Where the job sees the directory that it shares with the others of its workflow. */
+#define SHARED_PLACE "/workflow"
+
 struct strings {
     char **at; /* the array ends with NULL only where execve(2) needs it: env and arg */
     size_t count;
@@ -30,6 +33,9 @@ struct group {
 
 struct spec {
     const char *id, *hostname, *work;
+    const char *cwd;     /* where the command starts; NULL: in the work directory */
+    const char *outputs; /* the file in the work directory to keep; NULL: none */
+    const char *shared;  /* the host path shown at SHARED_PLACE; NULL: none */
     uint32_t uid_base, id_count, grace_ms, open_files;
     uint64_t tmp_bytes, log_limit; /* log_limit 0: as much as there is room for */
     bool disk;          /* the work directory is a file system in `disk`, not `work/` */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 from collections.abc import Iterator
@@ -115,3 +116,71 @@ async def test_uploads_that_do_not_fit_into_the_disk_limit_fail_the_launch(site:
     assert str(error) == "failed to prepare the work directory: its uploads do not fit into its disk limit of 8 MiB"
     token = await site.uploads.save([File("lost+found", b"")])
     assert "lost+found" in str(await site.refusal(uploads=Uploads(token), limits=ON_DISK))
+
+
+@both_kinds
+async def test_a_directory_to_start_in_is_made_in_the_work_directory(site: Site, limits: Limits) -> None:
+    token = await site.uploads.save([File("src/run.sh", b"#!/bin/sh\npwd\n", 0o755)])
+    uploads = Uploads(token)
+    assert await site.output("./run.sh; echo $PWD", uploads=uploads, workdir="src", limits=limits) == (
+        "/work/src\n/work/src\n"
+    )
+    assert await site.output("pwd; touch x; stat -c %u .", workdir="a/b", limits=limits) == "/work/a/b\n0\n"
+
+
+async def test_a_directory_to_start_in_may_be_anywhere_in_the_jobs_view(site: Site) -> None:
+    assert await site.output("pwd; echo $PWD", workdir="/tmp") == "/tmp\n/tmp\n"
+    error = await site.refusal(workdir="/srv/none")
+    assert (str(error), error.exit_code) == ("cannot enter /srv/none: no such file or directory", 127)
+    error = await site.refusal(workdir="/etc/passwd")
+    assert (str(error), error.exit_code) == ("cannot enter /etc/passwd: not a directory", 126)
+
+
+async def test_a_directory_to_start_in_that_cannot_be_made_fails_the_launch(site: Site) -> None:
+    uploads = Uploads(await site.uploads.save([File("a/file")]))
+    error = await site.refusal(workdir="a/file/b", uploads=uploads)
+    assert str(error) == "failed to prepare the work directory: workdir a/file/b: a/file is a file among its uploads"
+    assert "file name too long" in str(await site.refusal(workdir="x" * 256))
+
+
+@both_kinds
+async def test_what_a_job_writes_to_its_output_file_comes_with_its_end(site: Site, limits: Limits) -> None:
+    end, _ = await site.run(
+        "echo ACCURACY=0.9 >> $JOBLET_OUTPUT; cd /; echo LOSS=1=2 >> $JOBLET_OUTPUT; exit 3", limits=limits
+    )
+    assert (end.code, end.outputs, end.outputs_error) == (3, {"ACCURACY": "0.9", "LOSS": "1=2"}, "")
+    end, _ = await site.run("true", limits=limits)
+    assert (end.outputs, end.outputs_error) == ({}, "")
+    end, _ = await site.run("echo A=1 > $JOBLET_OUTPUT; echo nonsense >> $JOBLET_OUTPUT", limits=limits)
+    assert (end.code, end.outputs, end.outputs_error) == (0, {}, "line 2 is not KEY=VALUE")
+    end, _ = await site.run("ln -s /etc/passwd $JOBLET_OUTPUT", limits=limits)
+    assert (end.code, end.outputs, end.outputs_error) == (0, {}, "not a regular file")
+
+
+@both_kinds
+async def test_jobs_of_a_workflow_share_a_directory_and_others_do_not(site: Site, limits: Limits) -> None:
+    await site.output("echo one > $JOBLET_SHARED/f", part=Part(4, 0, 1), limits=limits)
+    assert await site.output("cat /workflow/f", part=Part(4, 1, 1), limits=limits) == "one\n"
+    assert await site.output("ls -A /workflow", part=Part(5, 0, 1), limits=limits) == ""
+    assert await site.output("ls /workflow 2>/dev/null || echo none", limits=limits) == "none\n"
+    found = (site.state / "workflows/4/shared/f").stat()
+    assert found.st_uid == 0x70000000 - 1
+
+
+async def test_jobs_that_come_to_a_shared_directory_at_once_all_have_it(site: Site) -> None:
+    parts = [Part(4, position, 1) for position in range(8)]
+    await asyncio.gather(*(site.output("echo $JOBLET_JOB_ID > /workflow/$JOBLET_JOB_ID", part=part) for part in parts))
+    assert len(os.listdir(site.state / "workflows/4/shared")) == 8
+
+
+async def test_a_shared_directory_is_measured_and_removed(site: Site) -> None:
+    await site.executor.remove_shared(4)
+    assert await site.executor.shared_bytes(4) == 0
+    code = "head -c 1000000 /dev/zero > /workflow/f; mkdir -p /workflow/a/b; ln -s /etc /workflow/a/link"
+    await site.output(code, part=Part(4, 0, 1))
+    await site.output("true", part=Part(5, 0, 1))
+    assert 1_000_000 <= await site.executor.shared_bytes(4) < 1_100_000
+    await site.executor.remove_shared(4)
+    assert os.listdir(site.state / "workflows") == ["5"]
+    assert await site.executor.shared_bytes(4) == 0
+    await site.executor.remove_shared(4)

@@ -141,8 +141,8 @@ def changed(key: str, *values: str) -> Entries:
     [
         b"",
         b"\0",
-        b"version=2",
-        b"version=2\0",
+        b"version=3",
+        b"version=3\0",
         encode(COMPLETE)[:-1],
         encode(COMPLETE) + b"\0",
         encode(COMPLETE) + b"arg=x\0",
@@ -162,6 +162,18 @@ def changed(key: str, *values: str) -> Entries:
         *(encode(changed("ro", value)) for value in ("/", "/dev", "/proc/self", "/tmp", "/a/../b", "/" + "x" * 256)),
         encode(changed("ro", "/a" * 2048)),
         *(encode(changed("env", value)) for value in ("", "A", "=b")),
+        *(
+            encode([*COMPLETE[:-1], entry, COMPLETE[-1]])
+            for entry in (
+                *(("cwd", value) for value in ("", "work", "./a")),
+                *(("outputs", value) for value in ("", ".", "..", "a/b", "/a", "x" * 256)),
+                *(("shared", value) for value in ("", "/", "a", "/a/../b", "/a/", "/a" * 2048)),
+            )
+        ),
+        *(
+            encode([*COMPLETE[:-1], (key, value), (key, value), COMPLETE[-1]])
+            for key, value in (("cwd", "/work"), ("outputs", "a"), ("shared", "/a"))
+        ),
         encode([*COMPLETE[:-1], ("set", "a=b"), COMPLETE[-1]]),
         *(
             encode([*COMPLETE[:-1], ("cgroup", "/sys/x"), entry, COMPLETE[-1]])
@@ -178,7 +190,7 @@ def test_a_spec_that_is_too_long_is_refused(launcher: Launcher) -> None:
     fail(launcher, encode(COMPLETE) + b"x" * (16 << 20), "spec", "invalid job spec: too long")
 
 
-KEYS = [*dict(COMPLETE), "mask", "cgroup", "set", "stat", "kill", "nonsense", ""]
+KEYS = [*dict(COMPLETE), "cwd", "outputs", "shared", "mask", "cgroup", "set", "stat", "kill", "nonsense", ""]
 VALUES = st.one_of(
     st.sampled_from(["", "1", "0", "/", "/a", "/proc", "a=b", "a=b:c", "=", ":", "7", "/sys/joblet-test"]),
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30),

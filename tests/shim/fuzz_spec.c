@@ -66,6 +66,14 @@ static void check_single(struct text text, const char *key, const char *value)
     CHECK(next_value(&entry, text.end, key) == NULL);
 }
 
+/* NULL when there is none. */
+static void check_maybe(struct text text, const char *key, const char *value)
+{
+    const char *entry = text.start;
+    CHECK(next_value(&entry, text.end, key) == value);
+    CHECK(!value || next_value(&entry, text.end, key) == NULL);
+}
+
 static void check_number(struct text text, const char *key, uint64_t number, bool may_lack)
 {
     const char *entry = text.start;
@@ -148,11 +156,14 @@ static void check_groups(struct text text, const struct spec *spec)
 
 static void check_spec(struct text text, const struct spec *spec)
 {
-    CHECK(strncmp(text.start, "version=2", sizeof "version=2") == 0);
+    CHECK(strncmp(text.start, "version=3", sizeof "version=3") == 0);
     CHECK(text.end - text.start >= 5 && memcmp(text.end - 5, "end=", 5) == 0);
     check_single(text, "id", spec->id);
     check_single(text, "hostname", spec->hostname);
     check_single(text, "work", spec->work);
+    check_maybe(text, "cwd", spec->cwd);
+    check_maybe(text, "outputs", spec->outputs);
+    check_maybe(text, "shared", spec->shared);
     check_number(text, "uid_base", spec->uid_base, false);
     check_number(text, "id_count", spec->id_count, false);
     check_number(text, "grace_ms", spec->grace_ms, false);
@@ -171,6 +182,13 @@ static void check_spec(struct text text, const struct spec *spec)
     CHECK(spec->uid_base > 0 && spec->id_count > 0 && (uint64_t)spec->uid_base + spec->id_count <= UINT32_MAX);
     CHECK(spec->open_files > 0 && spec->tmp_bytes > 0 && spec->arg.count > 0 && spec->rw.count <= SPEC_WRITABLE_MAX);
     check_path(spec->work);
+    CHECK(!spec->cwd || *spec->cwd == '/');
+    if (spec->outputs) {
+        CHECK(*spec->outputs && strlen(spec->outputs) < 256 && !strchr(spec->outputs, '/'));
+        CHECK(strcmp(spec->outputs, ".") != 0 && strcmp(spec->outputs, "..") != 0);
+    }
+    if (spec->shared)
+        check_path(spec->shared);
     check_paths(&spec->ro, false);
     check_paths(&spec->rw, false);
     check_paths(&spec->mask, true);

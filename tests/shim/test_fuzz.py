@@ -59,21 +59,29 @@ def seeds() -> list[bytes]:
     full = View(shown, (Path("/srv/out"),), (Path("/etc/shadow"),), 2**40)
     edge = View((Path("/", "a" * 255),), (), (), 2**63 - 1)
 
-    def spec(view: View, groups: list[Group], argv: list[str], uid_base: int = 1_879_048_192, most: int = 0) -> bytes:
+    def spec(
+        view: View,
+        groups: list[Group],
+        argv: list[str],
+        uid_base: int = 1_879_048_192,
+        most: int = 0,
+        workdir: str = "",
+    ) -> bytes:
         limits = Limits(100, 64, 0, max_open_files=1024, max_disk=most >> 20)
         return encode(
-            Job(7, argv[0], tuple(argv[1:]), limits, State.INITIALIZING, "admin", 0),
+            Job(7, argv[0], tuple(argv[1:]), limits, State.INITIALIZING, "admin", 0, workdir=workdir),
             uid_base=uid_base,
             id_count=65536,
             grace_ms=5000,
             log_limit=most,
             view=view,
             groups=groups,
+            shared=Path("/var/lib/joblet/workflows/3/shared") if workdir else None,
         )
 
     return [
         spec(small, [], ["true"]),
-        spec(full, [v2], ["sh", "-c", "echo = é"], most=2**30),
+        spec(full, [v2], ["sh", "-c", "echo = é"], most=2**30, workdir="src"),
         spec(edge, [v1, v1, v1], ["", "=", "end="], uid_base=2**32 - 1 - 65536),
     ]
 
@@ -124,6 +132,7 @@ def test_no_bytes_confuse_the_parser(tmp_path: Path) -> None:
     [
         ("calloc(entries + 1, sizeof(char *))", "calloc(entries / 2, sizeof(char *))"),
         ("(length > 0 && text[length - 1] == '\\0')", "(length > 0)"),
+        (" && !strchr(name, '/') && ", " && "),
         ('return refuse(reader, "missing key");', "continue;"),
         (" || length > 255 || ", " || "),
         ("digit > most || value > (most - digit) / 10", "digit > most"),

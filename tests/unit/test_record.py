@@ -176,6 +176,34 @@ def test_a_number_that_no_shim_writes_is_bad(tmp_path: Path, key: str, digits: i
         exit_of(tmp_path, without(**{key: "9" * digits}))
 
 
+def test_what_a_job_gave_out_is_read_with_its_record(tmp_path: Path) -> None:
+    (tmp_path / "outputs").write_bytes(b"ACCURACY=0.9\n")
+    record = exit_of(tmp_path, without(outputs="13"))
+    assert (record.outputs, record.outputs_error) == ({"ACCURACY": "0.9"}, "")
+    (tmp_path / "outputs").write_bytes(b"ACCURACY 0.9\n")
+    record = exit_of(tmp_path, without(outputs="13"))
+    assert (record.outputs, record.outputs_error) == ({}, "line 1 is not KEY=VALUE")
+
+
+def test_a_job_that_gave_nothing_out_has_no_outputs_and_no_error(tmp_path: Path) -> None:
+    (tmp_path / "outputs").write_bytes(b"A=1\n")
+    record = exit_of(tmp_path, EXITED)
+    assert (record.outputs, record.outputs_error) == ({}, "")
+
+
+def test_why_the_monitor_kept_no_outputs_is_told(tmp_path: Path) -> None:
+    record = exit_of(tmp_path, without(outputs_error="not a regular file"))
+    assert (record.code, record.outputs, record.outputs_error) == (3, {}, "not a regular file")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"A=1\nB"])
+def test_outputs_that_were_kept_and_are_gone_are_not_taken_for_none(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "outputs").write_bytes(content)
+    record = exit_of(tmp_path, without(outputs="4"))
+    assert (record.code, record.outputs, record.outputs_error) == (3, {}, "missing or cut short on the server")
+
+
 Reader = Callable[[Path], object]
 READERS: list[tuple[str, Reader]] = [("exit", read_exit), ("monitor", read_monitor), ("started", read_started)]
 

@@ -15,9 +15,24 @@ from joblet.job import Job, Limits, Part, State
 
 SINGLE = {
     *("version", "id", "hostname", "uid_base", "id_count", "grace_ms", "open_files", "log_limit", "tmp_bytes"),
-    *("work", "end"),
+    *("work", "outputs", "end"),
 }
-KEYS = SINGLE | {"disk", "ro", "rw", "mask", "cgroup2", "cgroup", "set", "kill", "oom", "stat", "env", "arg"}
+KEYS = SINGLE | {
+    "cwd",
+    "disk",
+    "ro",
+    "rw",
+    "shared",
+    "mask",
+    "cgroup2",
+    "cgroup",
+    "set",
+    "kill",
+    "oom",
+    "stat",
+    "env",
+    "arg",
+}
 
 BASE = 1_879_048_192
 
@@ -42,7 +57,9 @@ def a_job(argv: list[str], *, disk: bool = False, **more: Any) -> Job:
     return Job(7, argv[0], tuple(argv[1:]), limits, State.INITIALIZING, "admin", 0, **more)
 
 
-def encoded(job: Job, *, groups: list[Group] | None = None, view: View | None = None) -> list[tuple[str, bytes]]:
+def encoded(
+    job: Job, *, groups: list[Group] | None = None, view: View | None = None, shared: Path | None = None
+) -> list[tuple[str, bytes]]:
     return decode(
         encode(
             job,
@@ -52,6 +69,7 @@ def encoded(job: Job, *, groups: list[Group] | None = None, view: View | None = 
             log_limit=0,
             view=view or View((), (), (), 1024),
             groups=groups or [],
+            shared=shared,
         )
     )
 
@@ -85,9 +103,11 @@ groups_of_a_job = st.lists(
 )
 def test_what_is_encoded_is_decoded(argv: list[str], groups: list[Group], view: View, disk: bool) -> None:
     pairs = encoded(a_job(argv, disk=disk), groups=groups, view=view)
-    assert pairs[0] == ("version", b"2")
+    assert pairs[0] == ("version", b"3")
     assert values(pairs, "disk") == ([b""] if disk else [])
     assert values(pairs, "rw") == [str(path).encode() for path in view.writable]
+    assert values(pairs, "shared") == values(pairs, "cwd") == []
+    assert values(pairs, "outputs") == [b".joblet-output"]
     assert pairs[-1] == ("end", b"")
     keys = [key for key, _ in pairs]
     assert set(keys) <= KEYS
@@ -131,6 +151,7 @@ USUAL = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/work",
     "PWD": "/work",
+    "JOBLET_OUTPUT": "/work/.joblet-output",
     "LANG": "C.UTF-8",
     "HOSTNAME": "job-7",
     "JOBLET_JOB_ID": "7",
@@ -148,6 +169,19 @@ def test_a_job_is_told_its_name() -> None:
 def test_a_job_of_a_workflow_is_told_which_part_of_which_it_is() -> None:
     told = {"JOBLET_WORKFLOW_ID": "3", "JOBLET_ATTEMPT": "2", "JOBLET_SHARED": "/workflow"}
     assert variables(a_job(["true"], part=Part(3, 1, 2))) == USUAL | told
+
+
+@pytest.mark.parametrize(
+    ("workdir", "start"), [("src", "/work/src"), ("a/b", "/work/a/b"), ("/tmp", "/tmp"), ("/work/x", "/work/x")]
+)
+def test_a_job_starts_where_it_asked_to(workdir: str, start: str) -> None:
+    job = a_job(["true"], workdir=workdir)
+    assert values(encoded(job), "cwd") == [start.encode()]
+    assert variables(job)["PWD"] == start
+
+
+def test_what_a_job_shares_is_named_by_its_place_on_the_host() -> None:
+    assert values(encoded(a_job(["true"]), shared=Path("/srv/3/shared")), "shared") == [b"/srv/3/shared"]
 
 
 def test_a_jobs_own_variables_go_over_the_usual_ones_and_secret_ones_over_both() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +27,10 @@ class Exit:
     log_bytes: int = 0
     log_lost: int = 0
     receipt: Receipt = field(default_factory=Receipt)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    """what it has given out by $JOBLET_OUTPUT"""
+    outputs_error: str = ""
+    """why nothing of that was taken, though there was something"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,10 @@ class LaunchFailed(Exception):
 
     @property
     def exit_code(self) -> int:
-        """127 for a command not found, 126 for one that cannot be executed, as shells have it; else -1."""
+        """127 for a command not found, 126 for one that cannot be executed, as shells have it; else -1.
+
+        The same for the directory that it was to start in.
+        """
         if self.stage != "exec":
             return -1
         return 127 if self.errno == 2 else 126
@@ -84,7 +92,8 @@ class Executor(Protocol):
     async def launch(self, job: Job) -> Running:
         """Start a job; returns when its command has been exec'd.
 
-        Raises LaunchFailed when it could not be.
+        It has its environment, its uploads in its work directory and, as a part of a workflow, the directory that the
+        workflow's jobs share. Raises LaunchFailed when it could not be started with all of that.
         """
 
     async def recover(self, job: Job) -> Running | Exit | Lost | None:
@@ -98,3 +107,12 @@ class Executor(Protocol):
 
     async def remove(self, job_id: int) -> None:
         """Remove all that is left of an ended job. What is gone already is no error; raises OSError for what stays."""
+
+    async def shared_bytes(self, workflow_id: int) -> int:
+        """What takes room on the disk of the directory that a workflow's jobs share."""
+
+    async def remove_shared(self, workflow_id: int) -> None:
+        """Remove the directory that an ended workflow's jobs have shared.
+
+        What is gone already is no error; raises OSError for what stays.
+        """

@@ -36,9 +36,6 @@ _PROBE_LIMITS = Limits(max_cpu=100, max_memory=64, max_iobps=0, max_processes=16
 _LAUNCH_TRIES = 60
 _PAUSE_WITHOUT_DESCRIPTORS = 1.0
 """seconds"""
-_RECOVER_TRIES = 500
-_RECOVER_PAUSE = 0.01
-"""seconds"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +66,7 @@ class LocalExecutor:
         self._settings = settings
         self._jobs = settings.state_dir / "jobs"
         self._jobs.mkdir(mode=0o700, exist_ok=True)
+        self._workflows = settings.state_dir / "workflows"
         self._uploads = Uploads(settings.state_dir)
         self._strays = monitor.Strays(self._jobs)
         self._ranges = ranges.IdRanges(settings.id_base, settings.id_ranges)
@@ -144,28 +142,17 @@ class LocalExecutor:
             raise
 
     async def recover(self, job: Job) -> Shim | Exit | Lost | None:
-        """Find a job again that an earlier server launched, or had begun to; None when its shim was never started.
-
-        A held lock means a living monitor, and then its pid, start time and boot id must all match.
-        """
+        """Find a job again that an earlier server launched, or had begun to; None when its shim was never started."""
         directory = self._jobs / str(job.id)
         if job.epoch not in ("", self.epoch):  # of what it wrote, only the exit record is sure to be on the disk
             return await self._conclude(directory, "the host was rebooted")
         try:
-            for _ in range(_RECOVER_TRIES):
-                if not monitor.lives(directory):
-                    return await self._take_up(job, directory)
-                who, started = record.read_monitor(directory), record.read_started(directory)
-                if who is not None and started is not None:
-                    break
-                # Between its start and its report, which is a matter of milliseconds.
-                await asyncio.sleep(_RECOVER_PAUSE)
+            found = await monitor.find(directory, self.epoch)
         except BadRecord as error:
             return await self._end_damaged(directory, str(error))
-        pidfd = monitor.open_process(who, self.epoch) if who is not None else None
-        if who is None or pidfd is None:
-            return await self._end_damaged(directory, "its monitor cannot be found")
-        process = Process(who.pid, pidfd, child=False)
+        if found is None:
+            return await self._take_up(job, directory)
+        process, started = found.process, found.started
         if started is None:  # it hangs; and it must not begin when it is said to have failed
             process.send_signal(signal.SIGKILL)
             await process.wait()
@@ -203,6 +190,17 @@ class LocalExecutor:
         """Remove an ended job's directory, from the disk too. Raises OSError."""
         await asyncio.to_thread(files.remove, self._jobs / str(job_id))
 
+    async def shared_bytes(self, workflow_id: int) -> int:
+        """What the directory that a workflow's jobs share takes of the disk."""
+        return await asyncio.to_thread(files.disk_bytes, self._shared(workflow_id))
+
+    async def remove_shared(self, workflow_id: int) -> None:
+        """Remove the directory that a workflow's jobs have shared, from the disk too. Raises OSError."""
+        await asyncio.to_thread(files.remove, self._shared(workflow_id).parent)
+
+    def _shared(self, workflow_id: int) -> Path:
+        return self._workflows / str(workflow_id) / "shared"
+
     def job_ids(self) -> list[int]:
         """The jobs that have a directory."""
         return [int(name) for name in os.listdir(self._jobs) if name.isascii() and name.isdecimal()]
@@ -211,9 +209,8 @@ class LocalExecutor:
         """End a job that no record knows, whoever launched it; False when it does not run."""
         directory = self._jobs / str(job_id)
         with contextlib.suppress(BadRecord):
-            who = record.read_monitor(directory)
-            if who is not None and (pidfd := monitor.open_process(who, self.epoch)) is not None:
-                process = Process(who.pid, pidfd, child=False)
+            process = monitor.find_process(directory, self.epoch)
+            if process is not None:
                 process.send_signal(signal.SIGUSR1)
                 await process.wait()
                 return True
@@ -249,6 +246,7 @@ class LocalExecutor:
                 log_limit=self._settings.log_limit,
                 view=self._view,
                 groups=self._groups(job.limits, directory),
+                shared=self._shared(job.part.workflow_id) if job.part is not None else None,
             )
             pid, pidfd, report = await asyncio.to_thread(self._start, job, directory, base, order)
         except prepare.CannotPrepare as error:
@@ -292,6 +290,8 @@ class LocalExecutor:
     def _start(self, job: Job, directory: Path, base: int, order: bytes) -> tuple[int, int, int]:
         """Prepare the job's directory and spawn its shim: pid, pidfd and the report pipe's read end."""
         prepare.work_directory(job, directory, base, self._uploads)
+        if job.part is not None:
+            prepare.shared_directory(self._shared(job.part.workflow_id), self._settings.id_base - 1)
         with contextlib.ExitStack() as stack:
 
             def closing(fd: int) -> int:

@@ -32,6 +32,8 @@ def remove(directory: Path) -> None:
     """Remove it whole, and so that a power failure does not bring it back: fsync(2). Raises OSError."""
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(directory)  # follows no link that the job has left there
+    if not directory.parent.exists():
+        return
     parent = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(parent)

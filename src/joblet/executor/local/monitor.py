@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 
-from joblet.executor.local.record import Monitor
+from joblet.executor.local import record
+from joblet.executor.local.record import BadRecord, Monitor, Started
 from joblet.executor.local.spawn import Process
+
+_TRIES = 500
+_PAUSE = 0.01
+"""seconds"""
 
 
 def boot_id() -> str:
@@ -33,8 +40,43 @@ def has_begun(directory: Path) -> bool:
     return any((directory / name).exists() for name in ("monitor", "exit"))
 
 
-def open_process(monitor: Monitor, boot: str) -> int | None:
-    """A pidfd of the monitor, if the process with its pid is still the same one; `boot` is this time's id."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A living monitor."""
+
+    process: Process
+    started: Started | None
+    """None: it hangs, and the command has not been exec'd"""
+
+
+async def find(directory: Path, boot: str) -> Found | None:
+    """The monitor of a job's directory, or None when it does not live; `boot` is this time's id.
+
+    A held lock means a living monitor, and then its pid, start time and boot id must all match. Raises BadRecord when
+    the files do not tell which process it is.
+    """
+    for _ in range(_TRIES):
+        if not lives(directory):
+            return None
+        who, started = record.read_monitor(directory), record.read_started(directory)
+        if who is not None and started is not None:
+            break
+        # Between its start and its report, which is a matter of milliseconds.
+        await asyncio.sleep(_PAUSE)
+    process = find_process(directory, boot)
+    if process is None:
+        raise BadRecord("its monitor cannot be found")
+    return Found(process, started)
+
+
+def find_process(directory: Path, boot: str) -> Process | None:
+    """The process that a directory's `monitor` file names, if it is still the same one. Raises BadRecord."""
+    who = record.read_monitor(directory)
+    pidfd = _open_process(who, boot) if who is not None else None
+    return Process(who.pid, pidfd, child=False) if who is not None and pidfd is not None else None
+
+
+def _open_process(monitor: Monitor, boot: str) -> int | None:
     if monitor.boot != boot:
         return None
     try:

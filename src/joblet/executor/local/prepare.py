@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -40,6 +41,17 @@ def work_directory(job: Job, directory: Path, base: int, uploads: Uploads) -> No
     except disk.TooSmall:
         raise CannotPrepare(f"its uploads do not fit into its disk limit of {limit} MiB") from None
     shutil.rmtree(staged)
+
+
+def shared_directory(directory: Path, owner: int) -> None:
+    """Make what the jobs of a workflow share, where it is missing. Raises OSError.
+
+    Its owner is root of each of them, by an ID-mapped mount. Two may come here at once.
+    """
+    for folder in (directory.parent.parent, directory.parent, directory):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    if directory.lstat().st_uid == 0:
+        os.chown(directory, owner, owner, follow_symlinks=False)
 
 
 def taken_lock(folder: int) -> int:
@@ -97,11 +109,17 @@ def _copy_directory(source: Path, target: Path, owner: int) -> None:
 def _make_workdir(work: Path, path: str, owner: int) -> None:
     for part in (*reversed(PurePosixPath(path).parents[:-1]), PurePosixPath(path)):
         directory = work / part
-        if not directory.exists():
+        try:
             directory.mkdir()
+        except FileExistsError:
+            if not directory.is_dir():
+                raise CannotPrepare(f"workdir {path}: {part} is a file among its uploads") from None
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            raise CannotPrepare(f"workdir {path[:128]}: file name too long") from None
+        else:
             _give(directory, owner, 0o755)
-        elif not directory.is_dir():
-            raise CannotPrepare(f"workdir {path}: {part} is a file among its uploads")
 
 
 def _give(path: Path, owner: int, mode: int) -> None:

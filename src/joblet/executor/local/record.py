@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from joblet.executor.base import Exit, LaunchFailed
+from joblet.executor.local import outputs
 from joblet.job import Receipt
 
 _REPORT_MOST = 4096
@@ -79,6 +80,7 @@ def read_exit(directory: Path) -> Exit | None:
     launch_error = None
     if outcome == "failed":
         launch_error = LaunchFailed(pairs.get("stage", ""), _number(pairs, "errno"), pairs.get("reason", ""))
+    given_out, outputs_error = _read_outputs(directory, pairs)
     return Exit(
         ended_at=_number(pairs, "ended_at"),
         started_at=_number(pairs, "started_at") if "started_at" in pairs else None,
@@ -88,8 +90,24 @@ def read_exit(directory: Path) -> Exit | None:
         launch_error=launch_error,
         log_bytes=_number(pairs, "log_bytes") if "log_bytes" in pairs else 0,
         log_lost=_number(pairs, "log_lost") if "log_lost" in pairs else 0,
+        outputs=given_out,
+        outputs_error=outputs_error,
         receipt=_receipt({key.removeprefix("stat."): _number(pairs, key) for key in pairs if key.startswith("stat.")}),
     )
+
+
+def _read_outputs(directory: Path, pairs: dict[str, str]) -> tuple[dict[str, str], str]:
+    """What the job has given out, and why nothing of it can be taken."""
+    if "outputs" not in pairs:
+        return {}, pairs.get("outputs_error", "")
+    length = _number(pairs, "outputs")
+    data = _read(directory / "outputs")
+    if data is None or len(data) != length:
+        return {}, "missing or cut short on the server"
+    try:
+        return outputs.parse(data), ""
+    except outputs.BadOutputs as error:
+        return {}, str(error)
 
 
 def _receipt(stats: dict[str, int]) -> Receipt:
@@ -110,17 +128,24 @@ def _receipt(stats: dict[str, int]) -> Receipt:
 
 
 def _read_pairs(path: Path) -> dict[str, str] | None:
-    """Raises BadRecord, or OSError while there is no descriptor to read with."""
+    """As `_read`."""
+    data = _read(path)
+    if data is None:
+        return None
+    # Only a newline ends a line: splitlines would let U+2028 in a command's name forge one.
+    return dict(line.split("=", 1) for line in data.decode(errors="replace").split("\n") if "=" in line)
+
+
+def _read(path: Path) -> bytes | None:
+    """None when there is no such file. Raises BadRecord, or OSError while there is no descriptor to read with."""
     try:
-        text = path.read_bytes().decode(errors="replace")
+        return path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         if error.errno in NO_DESCRIPTOR:
             raise
         raise BadRecord(f"{path.name} cannot be read: {error.strerror}") from error
-    # Only a newline ends a line: splitlines would let U+2028 in a command's name forge one.
-    return dict(line.split("=", 1) for line in text.split("\n") if "=" in line)
 
 
 def _number(pairs: dict[str, str], key: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ WORK = "/work"
 """the job's work directory as the job sees it"""
 SHARED = "/workflow"
 """what the jobs of a workflow share, as they see it"""
+OUTPUTS = ".joblet-output"
+"""the file in the work directory to which a job writes what it gives out"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +56,11 @@ def encode(
     log_limit: int,
     view: View,
     groups: Sequence[Group],
+    shared: Path | None = None,
 ) -> bytes:
-    """The spec as the shim reads it."""
+    """The spec as the shim reads it. `shared` is the directory that the job has in common with others."""
     pairs: list[tuple[str, str | int]] = [
-        ("version", 2),
+        ("version", 3),
         ("id", job.id),
         ("hostname", _hostname(job)),
         ("uid_base", uid_base),
@@ -66,9 +70,12 @@ def encode(
         ("log_limit", log_limit),
         ("tmp_bytes", view.tmp_bytes),
         ("work", WORK),
+        *([("cwd", start_directory(job))] if job.workdir else []),
+        ("outputs", OUTPUTS),
         *([("disk", "")] if job.limits.max_disk else []),
         *(("ro", str(path)) for path in view.read_only),
         *(("rw", str(path)) for path in view.writable),
+        *([("shared", str(shared))] if shared is not None else []),
         *(("mask", str(path)) for path in view.masked),
     ]
     for group in groups:
@@ -87,7 +94,7 @@ def encode(
 
 def environment(job: Job) -> dict[str, str]:
     """The variables that the job's command gets: its own over the usual ones, those that say what it is over all."""
-    told = {"PWD": WORK, "JOBLET_JOB_ID": str(job.id)}
+    told = {"PWD": start_directory(job), "JOBLET_JOB_ID": str(job.id), "JOBLET_OUTPUT": f"{WORK}/{OUTPUTS}"}
     if job.name:
         told["JOBLET_JOB_NAME"] = job.name
     if job.part is not None:
@@ -96,6 +103,11 @@ def environment(job: Job) -> dict[str, str]:
         told["JOBLET_SHARED"] = SHARED
     usual = {"PATH": PATH, "HOME": WORK, "LANG": "C.UTF-8", "HOSTNAME": _hostname(job)}
     return {**usual, **job.environment, **job.secret_environment, **told}
+
+
+def start_directory(job: Job) -> str:
+    """Where the job's command starts, as the job sees it."""
+    return posixpath.join(WORK, job.workdir) if job.workdir else WORK
 
 
 def _hostname(job: Job) -> str:
