@@ -33,7 +33,15 @@ from joblet.server.jobs import JobletService, JobService
 from joblet.server.listener import Listener, most_connections, raise_descriptor_limit
 from joblet.server.rpc import Codec, Gate
 from joblet.server.settings import executor_settings, policy, retention
-from joblet.server.state import StartError, hold, instance, open_store, settle_strangers
+from joblet.server.state import (
+    StartError,
+    hold,
+    instance,
+    open_store,
+    settle_strange_workflows,
+    settle_strangers,
+    settle_uploads,
+)
 from joblet.server.tls import server_context
 from joblet.store import Events, Workflows
 from joblet.uploads import Uploads
@@ -77,18 +85,20 @@ async def _serve(settings: Config, config_path: Path) -> None:
         state_dir = stack.enter_context(hold(settings.state_dir(base)))
         store = open_store(state_dir)
         stack.push_async_callback(store.close)
+        workflows, events = Workflows(store.database, store.sealer), Events(store.database)
+        uploads = Uploads(state_dir)
         hub = LogHub()
         executor = LocalExecutor(executor_settings(settings, config_path, state_dir), instance(state_dir))
         stack.callback(executor.close)
         admission = Admission(settings.joblet.maxConcurrentJobs, settings.joblet.maxQueuedJobs)
         runner = Runner(store, executor, admission, hub, policy(settings))
         await settle_strangers(store, executor)
+        await settle_strange_workflows(workflows, executor)
+        await settle_uploads(workflows, uploads)
         await runner.recover()
         await executor.clean_leftovers(runner.live_names())
         await runner.probe()
         stack.push_async_callback(runner.close)
-        workflows, events = Workflows(store.database, store.sealer), Events(store.database)
-        uploads = Uploads(state_dir)
         janitor = Janitor(store, workflows, events, executor, uploads, hub, retention(settings))
         stack.push_async_callback(janitor.close)
         runner.on_end = janitor.on_end

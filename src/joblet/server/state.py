@@ -12,7 +12,8 @@ from pathlib import Path
 
 from joblet.executor.local import LocalExecutor
 from joblet.log import fields
-from joblet.store import Store
+from joblet.store import Store, Workflows
+from joblet.uploads import Uploads
 
 log = logging.getLogger(__name__)
 
@@ -105,3 +106,20 @@ async def settle_strangers(store: Store, executor: LocalExecutor) -> None:
         log.error("job directory without a record", extra=fields(jobId=job_id, action="ended" if ended else "left"))
     if strangers:
         await store.skip_ids(max(strangers))
+
+
+async def settle_strange_workflows(workflows: Workflows, executor: LocalExecutor) -> None:
+    """Never give out the id of a directory again whose workflow has no record. It stays as it is."""
+    strangers = await workflows.unknown(executor.workflow_ids())
+    for workflow_id in strangers:
+        log.error("workflow directory without a record", extra=fields(workflowId=workflow_id, action="left"))
+    if strangers:
+        await workflows.skip_ids(max(strangers))
+
+
+async def settle_uploads(workflows: Workflows, uploads: Uploads) -> None:
+    """Remove the uploaded files of an earlier server that no job is to have any more."""
+    try:
+        await uploads.keep_only(await workflows.upload_folders())
+    except OSError as error:
+        log.error("uploaded files cannot be removed", extra=fields(error=str(error)))

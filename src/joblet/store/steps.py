@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from joblet.job import Job, Limits, Order
@@ -161,25 +161,22 @@ def record_of(row: tuple[Any, ...]) -> StepRecord:
     )
 
 
-def record_values(workflow_id: int, records: Iterable[StepRecord]) -> list[tuple[Any, ...]]:
-    """What RECORD_UPDATE takes for each."""
-    return [
-        (
-            record.end,
-            record.attempts,
-            record.job_id,
-            record.started_at,
-            record.ended_at,
-            record.exit_code,
-            record.reason,
-            record.retry_at,
-            object_text(record.outputs),
-            workflow_id,
-            record.position,
-            record.attempts,
-        )
-        for record in records
-    ]
+def record_values(workflow_id: int, record: StepRecord) -> tuple[Any, ...]:
+    """What RECORD_UPDATE takes."""
+    return (
+        record.end,
+        record.attempts,
+        record.job_id,
+        record.started_at,
+        record.ended_at,
+        record.exit_code,
+        record.reason,
+        record.retry_at,
+        object_text(record.outputs),
+        workflow_id,
+        record.position,
+        record.attempts,
+    )
 
 
 def status_of(row: tuple[Any, ...], job: Job | None) -> StepStatus:

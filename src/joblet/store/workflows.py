@@ -123,11 +123,14 @@ class Workflows:
 
         An end that is recorded stays. `name` and `base_attempts` are not looked at.
         """
-        values = record_values(workflow_id, records)
-        if len(values) == 1:
-            await self._database.execute(RECORD_UPDATE, values[0])
-        elif values:
-            await self._database.change(lambda connection: connection.executemany(RECORD_UPDATE, values) and None)
+        if len(records) == 1:
+            await self._database.execute(RECORD_UPDATE, record_values(workflow_id, records[0]))
+            return
+
+        def update(connection: sqlite3.Connection) -> None:
+            connection.executemany(RECORD_UPDATE, (record_values(workflow_id, record) for record in records))
+
+        await self._database.change(update)
 
     async def reopen(self, workflow_id: int, positions: Iterable[int], now: int) -> Workflow | None:
         """Have an ended workflow RUNNING again, and these of its steps without an end; None unless it has ended.
@@ -249,7 +252,8 @@ class Workflows:
     async def steps(self, workflow_id: int) -> list[StepRecord]:
         """What a workflow's steps have come to, in order."""
         sql = f"SELECT {RECORD_COLUMNS} FROM workflow_steps WHERE workflow_id = ? ORDER BY position"
-        return self._decode(await self._database.query(sql, workflow_id), record_of)
+        rows = await self._database.query(sql, workflow_id)
+        return await asyncio.to_thread(self._decode, rows, record_of)
 
     async def job_ids(self, workflow_id: int) -> list[int]:
         """Ids of all of a workflow's jobs that are not deleted."""

@@ -203,7 +203,11 @@ class LocalExecutor:
 
     def job_ids(self) -> list[int]:
         """The jobs that have a directory."""
-        return [int(name) for name in os.listdir(self._jobs) if name.isascii() and name.isdecimal()]
+        return _numbers_in(self._jobs)
+
+    def workflow_ids(self) -> list[int]:
+        """The workflows that have a directory."""
+        return _numbers_in(self._workflows) if self._workflows.exists() else []
 
     async def end_stranger(self, job_id: int) -> bool:
         """End a job that no record knows, whoever launched it; False when it does not run."""
@@ -403,3 +407,7 @@ async def _read_line(fd: int) -> bytes:
 def _text(error: OSError) -> str:
     text = error.strerror or str(error)
     return text[:1].lower() + text[1:]
+
+
+def _numbers_in(folder: Path) -> list[int]:
+    return [int(name) for name in os.listdir(folder) if name.isascii() and name.isdecimal()]
