@@ -19,8 +19,8 @@ from joblet.doctor.context import Context, existing
 from joblet.doctor.report import Checks, Row, Verdict, unknown
 from joblet.errors import HostUnable
 from joblet.executor.local import LocalExecutor
-from joblet.executor.local.executor import shim_path
 from joblet.executor.local.ranges import COUNT
+from joblet.executor.local.shim import shim_path
 from joblet.job import Limits
 from joblet.server.settings import executor_settings
 

@@ -11,16 +11,15 @@ import signal
 import tempfile
 import time
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from joblet import clock
 from joblet.errors import HostUnable
 from joblet.executor.base import Exit, LaunchFailed, Lost
-from joblet.executor.local import disk, files, host, monitor, prepare, ranges, record, spec
+from joblet.executor.local import disk, files, host, monitor, prepare, ranges, record, shim, spec
 from joblet.executor.local.cgroup import Cgroups
 from joblet.executor.local.record import NO_DESCRIPTOR, BadRecord
-from joblet.executor.local.spawn import Process, Unfollowed, spawn
+from joblet.executor.local.spawn import Process, Unfollowed
 from joblet.executor.local.spec import View
 from joblet.job import Job, Limits, State
 from joblet.log import fields
@@ -242,6 +241,24 @@ class LocalExecutor:
                 "namespace", 0, "failed to create isolated environment: no free range of user ids"
             ) from None
         try:
+            launched = await self._begin(job, directory, base)
+        except Exception:  # nothing of it runs
+            self._ranges.give_back(base)
+            raise
+        process = Process(launched.pid, launched.pidfd, child=True)
+        running = Shim(self, directory, process, record.Started(clock.now_ns(), time.monotonic()), base)
+        failure = await shim.read_report(launched.report)
+        if failure is None:
+            return running
+        end = await running.wait()
+        if isinstance(end, Lost) and process.was_killed:
+            failure = LaunchFailed(_KILLED, 0, end.reason)
+        raise failure
+
+    async def _begin(self, job: Job, directory: Path, base: int) -> shim.Launched:
+        """Start the shim of a job whose first id is `base`. Raises LaunchFailed, and then it does not run."""
+        shared = self._shared(job.part.workflow_id) if job.part is not None else None
+        try:
             order = spec.encode(
                 job,
                 uid_base=base,
@@ -250,71 +267,34 @@ class LocalExecutor:
                 log_limit=self._settings.log_limit,
                 view=self._view,
                 groups=self._groups(job.limits, directory),
-                shared=self._shared(job.part.workflow_id) if job.part is not None else None,
+                shared=shared,
             )
-            pid, pidfd, report = await asyncio.to_thread(self._start, job, directory, base, order)
+            return await asyncio.to_thread(self._start, job, directory, base, shared, order)
         except prepare.CannotPrepare as error:
-            self._ranges.give_back(base)
             raise LaunchFailed("work", 0, f"failed to prepare the work directory: {error}") from error
         except disk.DiskError as error:
-            self._ranges.give_back(base)
             raise LaunchFailed("rootfs", 0, f"failed to create isolated environment: {error}") from error
         except HostUnable as error:
-            self._ranges.give_back(base)
             raise LaunchFailed("cgroup", 0, str(error)) from error
         except Unfollowed as error:
-            self._ranges.give_back(base)
             await asyncio.to_thread(self._cgroups.clean, directory.name)
             if monitor.has_begun(directory):  # and may have come to run the command, which must not run again
                 raise LaunchFailed(_KILLED, 0, f"lost: {self._why_lost(None)}") from error
             raise LaunchFailed("shim", 0, f"failed to create isolated environment: {_text(error)}") from error
         except OSError as error:
-            self._ranges.give_back(base)
             raise LaunchFailed("log", error.errno or 0, f"log setup failed: {_text(error)}") from error
-        process = Process(pid, pidfd, child=True)
-        started = record.Started(clock.now_ns(), time.monotonic())
-        shim = Shim(self, directory, process, started, base)
-        try:
-            failure = record.parse_report(await _read_line(report))
-        except BadRecord as error:
-            failure = LaunchFailed("shim", 0, f"failed to create isolated environment: {error}")
-        if failure is None:
-            return shim
-        end = await shim.wait()
-        if isinstance(end, Lost) and process.was_killed:
-            failure = LaunchFailed(_KILLED, 0, end.reason)
-        raise failure
+
+    def _start(self, job: Job, directory: Path, base: int, shared: Path | None, order: bytes) -> shim.Launched:
+        prepare.work_directory(job, directory, base, self._uploads)
+        if shared is not None:
+            prepare.shared_directory(shared, self._settings.id_base - 1)
+        return shim.start(job.id, directory, order)
 
     def _groups(self, limits: Limits, directory: Path) -> list[spec.Group]:
         devices: tuple[str, ...] = ()
         if limits.max_iobps:
             devices = host.backing_disks([directory, *host.on_disks(self._view)])
         return self._cgroups.groups(directory.name, limits, devices)
-
-    def _start(self, job: Job, directory: Path, base: int, order: bytes) -> tuple[int, int, int]:
-        """Prepare the job's directory and spawn its shim: pid, pidfd and the report pipe's read end."""
-        prepare.work_directory(job, directory, base, self._uploads)
-        if job.part is not None:
-            prepare.shared_directory(self._shared(job.part.workflow_id), self._settings.id_base - 1)
-        with contextlib.ExitStack() as stack:
-
-            def closing(fd: int) -> int:
-                stack.callback(os.close, fd)
-                return fd
-
-            folder = closing(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-            lock = closing(prepare.taken_lock(folder))
-            null = closing(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
-            orders = closing(spec.sealed_memfd(order))
-            report, report_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-            closing(report_end)
-            try:
-                descriptors = {0: null, 1: null, 2: null, 3: orders, 4: folder, 5: report_end, 6: lock}
-                pid, pidfd = spawn(str(shim_path()), ["joblet-shim", str(job.id)], descriptors)
-            except BaseException:
-                os.close(report)
-                raise
-            return pid, pidfd, report
 
     async def _conclude(self, directory: Path, reason: str = "") -> Exit | Lost:
         """What is left of a job whose monitor has ended; `reason` is why it has, where that is known."""
@@ -374,34 +354,6 @@ class Shim:
     def stop(self) -> None:
         """SIGTERM to the job, SIGKILL after the grace period: the monitor sees to both."""
         self._process.send_signal(signal.SIGTERM)
-
-
-def shim_path() -> Path:
-    """The shim that was built with this package. Raises HostUnable when there is none."""
-    path = Path(str(resources.files("joblet") / "_bin" / "joblet-shim"))
-    if not path.is_file():
-        raise HostUnable(f"job execution requires the joblet-shim program, and this installation has none ({path})")
-    return path
-
-
-async def _read_line(fd: int) -> bytes:
-    """All that comes from pipe `fd` until its end; closes it."""
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(fd, ready.set)
-    data = b""
-    try:
-        while True:
-            await ready.wait()
-            ready.clear()
-            with contextlib.suppress(BlockingIOError):
-                piece = os.read(fd, 4096)
-                if not piece:
-                    return data
-                data += piece
-    finally:
-        loop.remove_reader(fd)
-        os.close(fd)
 
 
 def _text(error: OSError) -> str:

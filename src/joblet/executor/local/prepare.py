@@ -1,9 +1,8 @@
-"""A job's directory, made ready for its shim: work directory, uploads, disk and lock."""
+"""What a job's shim finds: its work directory with uploads, its disk, what it shares."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import stat
@@ -52,13 +51,6 @@ def shared_directory(directory: Path, owner: int) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
     if directory.lstat().st_uid == 0:
         os.chown(directory, owner, owner, follow_symlinks=False)
-
-
-def taken_lock(folder: int) -> int:
-    """The job's lock, locked, for its monitor to be born with. `folder` is its directory. Raises OSError."""
-    lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return lock
 
 
 def _make_own(directory: Path, owner: int) -> None:
