@@ -1,4 +1,4 @@
-"""What the entry points share: every failure is one line on stderr and a status, never a traceback.
+"""What the entry points share: every failure is a line on stderr (or some) and a status, never a traceback.
 
 Statuses: 0 success, 1 failure, 2 usage, 130 interrupted (128 + SIGINT), 141 the reader of stdout left (128 + SIGPIPE).
 """
@@ -22,7 +22,7 @@ class OutputClosed(Exception):
 
 
 class Failure(Exception):
-    """What the user has to know; the message is printed after `Error: `."""
+    """What the user has to know; each line of the message is printed after `Error: `."""
 
 
 def run(app: typer.Typer, name: str) -> NoReturn:
@@ -44,7 +44,7 @@ def run(app: typer.Typer, name: str) -> NoReturn:
             _fail_usage(error)
         if os.environ.get("JOBLET_DEBUG"):
             raise
-        fail(f"internal error: {type(error).__name__}: {error}")
+        fail(one_line(f"internal error: {type(error).__name__}: {error}"))
     _exit(status if isinstance(status, int) else 0)
 
 
@@ -80,7 +80,7 @@ def one_line(text: str) -> str:
 
 
 def fail(message: str) -> NoReturn:
-    """Print `Error: <message>` as one line on stderr and exit with status 1."""
+    """Print `Error: <message>` on stderr, as `complain` does, and exit with status 1."""
     complain(message)
     _exit(FAILURE)
 
@@ -94,9 +94,9 @@ def _fail_usage(error: Exception) -> NoReturn:
 
 
 def complain(message: str) -> None:
-    """Print `Error: <message>` as one line on stderr."""
+    """Print `Error: <message>` on stderr: one line, or one for each line of the message."""
     if sys.stderr is not None:
-        text = f"Error: {one_line(message)}\n"
+        text = "".join(f"Error: {one_line(line)}\n" for line in message.split("\n"))
         encoding = sys.stderr.encoding
         sys.stderr.write(text.encode(encoding, "backslashreplace").decode(encoding))
 

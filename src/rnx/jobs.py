@@ -1,4 +1,4 @@
-"""`rnx run`, `status`, `stop`, `timeout` and `delete`."""
+"""`rnx status`, `stop`, `timeout` and `delete`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from joblet.clock import parse_duration
 from joblet.command_line import FAILURE, Failure, complain, write
-from rnx import render
+from rnx import render, workflow_text
 from rnx.session import ServerCommand, with_client
 
 if TYPE_CHECKING:
@@ -29,92 +29,28 @@ def seconds(text: str | float) -> float:
         raise typer.BadParameter(str(error)) from None
 
 
-def run(
-    ctx: typer.Context,
-    command: Annotated[str, typer.Argument(metavar="COMMAND", show_default=False)],
-    args: Annotated[list[str] | None, typer.Argument(metavar="ARGS", show_default=False)] = None,
-    max_cpu: Annotated[
-        int, typer.Option(metavar="INT", help="Max CPU percentage (default: from config).", show_default=False)
-    ] = 0,
-    max_memory: Annotated[
-        int, typer.Option(metavar="INT", help="Max memory in MB (default: from config).", show_default=False)
-    ] = 0,
-    max_iobps: Annotated[
-        int, typer.Option(metavar="INT", help="Max I/O bytes per second (default: 0=unlimited).", show_default=False)
-    ] = 0,
-    cpu_cores: Annotated[
-        str, typer.Option(metavar="LIST", help="CPU cores to run on, such as 0-3,5 (default: any).", show_default=False)
-    ] = "",
-    max_processes: Annotated[
-        int, typer.Option(metavar="INT", help="Max processes and threads (default: from config).", show_default=False)
-    ] = 0,
-    max_open_files: Annotated[
-        int, typer.Option(metavar="INT", help="Max open files of a process (default: from config).", show_default=False)
-    ] = 0,
-    max_disk: Annotated[
-        int,
-        typer.Option(metavar="INT", help="Max MB in the work directory (default: from config).", show_default=False),
-    ] = 0,
-    timeout: Annotated[
-        float,
-        typer.Option(
-            parser=seconds,
-            metavar="DURATION",
-            help="How long the command may run, such as 1h30m (default: from config, which is also the most).",
-            show_default=False,
-        ),
-    ] = 0.0,
-    priority: Annotated[
-        int,
-        typer.Option(
-            metavar="INT",
-            help="Who waits for a slot goes before those of a lower priority, -1000 to 1000 (default: 0).",
-            show_default=False,
-        ),
-    ] = 0,
-    job_key: Annotated[
-        str,
-        typer.Option(
-            metavar="TEXT",
-            help="Your own name for this order: whoever repeats it gets the same job, not a second one. It is repeated"
-            " by itself when the connection is lost.",
-            show_default=False,
-        ),
-    ] = "",
-) -> None:
-    """Create and start a new job. Flags come before COMMAND; all that follows it is the command's."""
-
-    async def call(client: Client) -> None:
-        job = await client.run(
-            command,
-            *(args or ()),
-            max_cpu=max_cpu,
-            max_memory=max_memory,
-            max_iobps=max_iobps,
-            cpu_cores=cpu_cores,
-            max_processes=max_processes,
-            max_open_files=max_open_files,
-            max_disk=max_disk,
-            run_timeout=timeout,
-            priority=priority,
-            key=job_key,
-        )
-        write(render.started(job.info))
-
-    with_client(ctx, call)
-
-
 def status(
     ctx: typer.Context,
-    job_id: JobId,
+    job_id: Annotated[str, typer.Argument(metavar="JOB-ID", show_default=False)] = "",
+    workflow: Annotated[
+        str, typer.Option(metavar="ID", help="A workflow and its jobs, instead of one job.", show_default=False)
+    ] = "",
     as_json: Json = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Print the reason, all limits and what the job has used too.")
+        bool, typer.Option("--verbose", "-v", help="Print reasons too, all limits, what the job has used, and outputs.")
     ] = False,
 ) -> None:
-    """Get detailed information about a job."""
+    """Get detailed information about a job, or about a workflow and its jobs."""
+    if not job_id and not workflow:
+        ctx.fail("Missing argument 'JOB-ID', or --workflow=ID.")
+    if job_id and workflow:
+        ctx.fail("give either JOB-ID or --workflow=ID")
 
     async def call(client: Client) -> None:
+        if workflow:
+            whole = await client.workflow(workflow)
+            write(workflow_text.status_json(whole) if as_json else workflow_text.status(whole, verbose=verbose))
+            return
         job = await client.status(job_id)
         write(render.status_json(job) if as_json else render.status(job, verbose=verbose))
 
@@ -190,7 +126,6 @@ def _confirm(question: str) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    app.command(cls=ServerCommand, context_settings={"allow_interspersed_args": False})(run)
     app.command(cls=ServerCommand)(status)
     app.command(cls=ServerCommand)(stop)
     app.command(cls=ServerCommand)(timeout)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from joblet import __version__, command_line
-from rnx import jobs, listing, log, session
+from rnx import jobs, listing, log, run, session, workflow
 
 app = typer.Typer(
     add_completion=False,
@@ -38,9 +38,11 @@ def flags(
     """The global flags; session.with_client reads them from the context."""
 
 
+run.register(app)
 jobs.register(app)
 listing.register(app)
 log.register(app)
+workflow.register(app)
 
 
 @app.command()

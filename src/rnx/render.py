@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from joblet.clock import format_duration
@@ -31,6 +31,12 @@ STATUS_FIELDS = {
     "timeoutMs": "timeout_ms",
     "priority": "priority",
     "key": "key",
+    "name": "name",
+    "environment": "environment",
+    "secret_environment": "secret_environment",
+    "workdir": "workdir",
+    "workflowId": "workflow_id",
+    "outputs": "outputs",
 }
 """GetJobStatusRes: the field's name, and its name in JobInfo"""
 
@@ -70,13 +76,15 @@ JOB_FIELDS = {
     "timeoutMs": "timeout_ms",
     "priority": "priority",
     "key": "key",
+    "workdir": "workdir",
+    "workflowId": "workflow_id",
 }
 """Job: the field's name, and its name in JobInfo"""
 
 
 def started(job: JobInfo) -> str:
     """What `rnx run` prints."""
-    return "Job started:\n" + _lines(
+    return "Job started:\n" + lines(
         ("ID", job.id),
         ("Command", _command(job)),
         ("Status", job.status),
@@ -89,7 +97,7 @@ def started(job: JobInfo) -> str:
 
 def status(job: JobInfo, *, verbose: bool = False) -> str:
     """What `rnx status` prints; `verbose` adds the reason, the rest of the order and the receipt, if there are any."""
-    text = _lines(
+    text = lines(
         ("Id", job.id),
         ("Command", _command(job)),
         ("Status", job.status),
@@ -113,6 +121,11 @@ def _details(job: JobInfo) -> str:
         ("Timeout", _duration(job.timeout_ms)),
         ("Priority", job.priority),
         ("Key", job.key),
+        ("Name", job.name),
+        ("Workflow", job.workflow_id),
+        ("WorkDir", job.workdir),
+        *(("Environment", f"{name}={value}") for name, value in (job.environment | job.secret_environment).items()),
+        *((f"Output {name}", value) for name, value in job.outputs.items()),
     ]
     if job.receipt is not None:
         used = job.receipt
@@ -126,7 +139,7 @@ def _details(job: JobInfo) -> str:
             ("ProcessesPeak", _UNKNOWN if used.processes_peak is None else used.processes_peak),
             ("OOMKills", _UNKNOWN if used.oom_kills is None else used.oom_kills),
         ]
-    return _lines(*(field for field in fields if field[1] != ""))
+    return lines(*(pair for pair in fields if pair[1] != ""))
 
 
 _UNKNOWN = "- (not counted by the server's kernel)"
@@ -146,7 +159,7 @@ def _bytes(count: int | None) -> str:
 
 def stopped(result: StopResult) -> str:
     """What `rnx stop` prints."""
-    return "Job stopped successfully:\n" + _lines(
+    return "Job stopped successfully:\n" + lines(
         ("ID", result.id),
         ("Status", result.status),
         ("ExitCode", result.exit_code),
@@ -156,7 +169,7 @@ def stopped(result: StopResult) -> str:
 
 def timeout_changed(job: JobInfo) -> str:
     """What `rnx timeout` prints."""
-    return "Job timeout changed:\n" + _lines(
+    return "Job timeout changed:\n" + lines(
         ("ID", job.id),
         ("Status", job.status),
         ("Timeout", _duration(job.timeout_ms)),
@@ -165,12 +178,12 @@ def timeout_changed(job: JobInfo) -> str:
 
 def deleted(job_id: str) -> str:
     """What `rnx delete` prints of each job."""
-    return "Job deleted successfully:\n" + _lines(("ID", job_id))
+    return "Job deleted successfully:\n" + lines(("ID", job_id))
 
 
 def all_deleted(count: int, kept: int) -> str:
     """What `rnx delete --all` prints."""
-    return "Jobs deleted successfully:\n" + _lines(("Deleted", count), ("NotEnded", kept))
+    return "Jobs deleted successfully:\n" + lines(("Deleted", count), ("NotEnded", kept))
 
 
 def more(jobs: JobList) -> str:
@@ -181,8 +194,8 @@ def more(jobs: JobList) -> str:
 def listed(jobs: Iterable[JobInfo]) -> str:
     """What `rnx list` prints: one line a job."""
     return "".join(
-        f"{one_line(job.id)} {one_line(job.status)} {_field('StartTime', job.start_time)} "
-        f"{_field('Command', _command(job))}\n"
+        f"{one_line(job.id)} {one_line(job.status)} {field('StartTime', job.start_time)} "
+        f"{field('Command', _command(job))}\n"
         for job in jobs
     )
 
@@ -214,14 +227,20 @@ class Lines:
         return ""
 
 
-class JsonArray:
-    """`list_json`, in pieces. The mutable state is whether there has been one."""
+def job_object(job: JobInfo) -> dict[str, Any]:
+    """The fields of Job."""
+    return _object(job, JOB_FIELDS)
 
-    def __init__(self) -> None:
+
+class JsonArray:
+    """An array of what `translate` makes of things, in pieces. The mutable state is whether there has been one."""
+
+    def __init__(self, translate: Callable[[Any], dict[str, Any]] = job_object) -> None:
+        self._translate = translate
         self._begun = False
 
-    def piece(self, jobs: Iterable[JobInfo]) -> str:
-        objects = [_object(job, JOB_FIELDS) for job in jobs]
+    def piece(self, things: Iterable[Any]) -> str:
+        objects = [self._translate(thing) for thing in things]
         if not objects:
             return ""
         opening = "," if self._begun else "["
@@ -240,10 +259,12 @@ def _command(job: JobInfo) -> str:
     return " ".join((job.command, *job.args))
 
 
-def _lines(*fields: tuple[str, object]) -> str:
-    return "".join(f"{_field(label, value)}\n" for label, value in fields)
+def lines(*fields: tuple[str, object]) -> str:
+    """One line a field."""
+    return "".join(f"{field(label, value)}\n" for label, value in fields)
 
 
-def _field(label: str, value: object) -> str:
+def field(label: str, value: object) -> str:
+    """`Label: value`, or `Label:` without one."""
     text = one_line(str(value))
     return f"{label}: {text}" if text else f"{label}:"

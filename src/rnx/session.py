@@ -53,14 +53,14 @@ class ServerCommand(TyperCommand):
 
     def get_params(self, ctx: Any) -> Any:
         """Its own parameters, then the program's global flags."""
-        return [*super().get_params(ctx), *(flag for flag in ctx.parent.command.params if flag.name in _FLAGS)]
+        return [*super().get_params(ctx), *(flag for flag in ctx.find_root().command.params if flag.name in _FLAGS)]
 
     def invoke(self, ctx: Any) -> Any:
         """Hand the flags to the program's context and the rest to the command."""
         for name in _FLAGS:
             value = ctx.params.pop(name, None)
             if value is not None:
-                ctx.parent.params[name] = value
+                ctx.find_root().params[name] = value
         return super().invoke(ctx)
 
 
@@ -71,7 +71,7 @@ def with_client(ctx: typer.Context, call: Callable[[Client], Awaitable[None]], *
     """
     from joblet.client import Client, ClientConfig, JobletError
 
-    flags = ctx.parent.params if ctx.parent else {}
+    flags = ctx.find_root().params
 
     async def session() -> None:
         config = ClientConfig.resolve(**{name: flags[name] for name in _FLAGS})

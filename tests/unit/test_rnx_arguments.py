@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +16,14 @@ import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joblet.client import JobInfo, JobList, StopResult
-from rnx import jobs, listing, log, main
+from joblet.client import Event, JobInfo, JobList, StopResult, WorkflowFile, WorkflowInfo, WorkflowList, WorkflowStatus
+from rnx import jobs, listing, log, main, run, workflow
 from rnx.session import _FLAGS
+from rnx.workflow_file import locate
 
 JOB = JobInfo("1", "c", (), "RUNNING", 0, 0, 0, "", "", 0)
+INFO = WorkflowInfo("1", "w.yaml", "PENDING", 1, 0, 0, 0, 0, None, None, None)
+SECRETS = {"T": "x", "INHERITED": "from rnx"}
 
 
 class Asked:
@@ -34,9 +39,9 @@ class Asked:
     def with_client(
         self, ctx: typer.Context, call: Callable[[Any], Awaitable[None]], *, patience: float | None = None
     ) -> None:
-        assert ctx.parent is not None
         self.patience = patience
-        self.flags = {name: ctx.parent.params[name] for name in _FLAGS if ctx.parent.params[name] is not None}
+        given = ctx.find_root().params
+        self.flags = {name: given[name] for name in _FLAGS if given[name] is not None}
         asyncio.run(call(self))  # type: ignore[arg-type]
 
     async def run(self, *command: str, **limits: float | str) -> Asked:
@@ -71,6 +76,41 @@ class Asked:
         self.call = ("stop", job_id)
         return StopResult(job_id, "", "", 0)
 
+    async def run_workflow(self, file: WorkflowFile, *, key: str) -> Asked:
+        self.call = ("run_workflow", str(file.path), file.job, dict(file.parameters), key)
+        self.info = INFO
+        return self
+
+    async def workflow(self, workflow_id: str) -> WorkflowStatus:
+        self.call = ("workflow", workflow_id)
+        return WorkflowStatus(INFO, (), 0)
+
+    async def list_workflows(self, *, limit: int, before: str) -> WorkflowList:
+        self.call = ("list_workflows", limit, before)
+        return WorkflowList()
+
+    async def list_all_workflows(self, *, before: str) -> AsyncIterator[WorkflowInfo]:
+        self.call = ("list_all_workflows", before)
+        return
+        yield INFO
+
+    async def stop_workflow(self, workflow_id: str) -> WorkflowInfo:
+        self.call = ("stop_workflow", workflow_id)
+        return INFO
+
+    async def retry_workflow(self, workflow_id: str) -> WorkflowInfo:
+        self.call = ("retry_workflow", workflow_id)
+        return INFO
+
+    async def delete_workflow(self, workflow_id: str) -> None:
+        self.call = (*(self.call or ("delete_workflow",)), workflow_id)
+
+    async def events(self, after: int, *, workflow: str, follow: bool, reconnect: bool) -> AsyncIterator[Event]:
+        self.call = ("events", after, workflow, follow)
+        assert reconnect is follow
+        return
+        yield
+
     async def logs(self, job_id: str, *, follow: bool, reconnect: bool) -> AsyncIterator[bytes]:
         self.call = ("log", job_id, follow)
         assert reconnect
@@ -81,17 +121,26 @@ class Asked:
 def rnx(*arguments: str) -> Asked:
     asked = Asked()
     with pytest.MonkeyPatch.context() as patch, open(os.devnull, "w") as nowhere:
-        patch.setattr(jobs, "with_client", asked.with_client)
-        patch.setattr(listing, "with_client", asked.with_client)
-        patch.setattr(log, "with_client", asked.with_client)
+        for commands in (jobs, listing, log, run, workflow):
+            patch.setattr(commands, "with_client", asked.with_client)
         patch.setattr(sys, "stdout", nowhere)
         main.app(args=list(arguments), prog_name="rnx", standalone_mode=False)
     return asked
 
 
-def limits(**asked: float | str) -> dict[str, float | str]:
+def finished(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[object, str, str]:
+    """Exit status, output and errors of the whole program, in this process: to start one takes longer."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+        patch.setattr(sys, "argv", ["rnx", *arguments])
+        main.main()
+    return end.value.code, *capsys.readouterr()
+
+
+def limits(**asked: Any) -> dict[str, Any]:
     numbers = ("max_cpu", "max_memory", "max_iobps", "max_processes", "max_open_files", "max_disk", "priority")
-    return {**dict.fromkeys(numbers, 0), "cpu_cores": "", "run_timeout": 0, "key": "", **asked}
+    texts = ("cpu_cores", "key", "name", "workdir")
+    others = {"run_timeout": 0, "environment": {}, "secret_environment": {}, "uploads": []}
+    return {**dict.fromkeys(numbers, 0), **dict.fromkeys(texts, ""), **others, **asked}
 
 
 @pytest.mark.parametrize(
@@ -113,10 +162,19 @@ def limits(**asked: float | str) -> dict[str, float | str]:
         (["--timeout=1h30m", "--priority", "-5", "cmd"], ("cmd",), {"run_timeout": 5400, "priority": -5}),
         (["--job-key=a b", "--timeout", "250ms", "cmd"], ("cmd",), {"key": "a b", "run_timeout": 0.25}),
         (["cmd", "--server", "x", "--version"], ("cmd", "--server", "x", "--version"), {}),
+        (["cmd", "--workflow=x", "-f"], ("cmd", "--workflow=x", "-f"), {}),
+        (["--name=nightly", "--workdir", "a/b", "cmd"], ("cmd",), {"name": "nightly", "workdir": "a/b"}),
+        (["-e", "A=1=2", "--env=B=", "cmd"], ("cmd",), {"environment": {"A": "1=2", "B": ""}}),
+        (["-e", "INHERITED", "cmd"], ("cmd",), {"environment": {"INHERITED": "from rnx"}}),
+        (["-s", "T=x", "--secret-env", "INHERITED", "cmd"], ("cmd",), {"secret_environment": SECRETS}),
+        (["--upload", __file__, "--upload-dir=.", "cmd"], ("cmd",), {"uploads": [Path(__file__), Path()]}),
         ([""], ("",), {}),
     ],
 )
-def test_run(arguments: list[str], command: tuple[str, ...], asked: dict[str, float | str]) -> None:
+def test_run(
+    arguments: list[str], command: tuple[str, ...], asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INHERITED", "from rnx")
     assert rnx("run", *arguments).call == (command, limits(**asked))
 
 
@@ -175,6 +233,17 @@ def test_how_long_log_tries_to_reconnect(arguments: list[str], patience: float) 
         (["delete", "3", "1", "2"], ("delete", "3", "1", "2")),
         (["delete", "--all", "--yes"], ("delete_all",)),
         (["delete", "-y", "--all"], ("delete_all",)),
+        (["status", "--workflow", "7"], ("workflow", "7")),
+        (["status", "--workflow=7", "--json"], ("workflow", "7")),
+        (["list", "--workflow"], ("list_workflows", 0, "")),
+        (["list", "--workflow", "--limit=5", "--before=9"], ("list_workflows", 5, "9")),
+        (["list", "--all", "--workflow"], ("list_all_workflows", "")),
+        (["workflow", "stop", "7"], ("stop_workflow", "7")),
+        (["workflow", "retry", "7"], ("retry_workflow", "7")),
+        (["workflow", "delete", "7", "8"], ("delete_workflow", "7", "8")),
+        (["workflow", "graph", "7"], ("workflow", "7")),
+        (["workflow", "events"], ("events", 0, "", False)),
+        (["workflow", "events", "-f", "--after=3", "--workflow=7", "--json"], ("events", 3, "7", True)),
     ],
 )
 def test_the_others(arguments: list[str], call: tuple[Any, ...]) -> None:
@@ -194,6 +263,8 @@ def test_global_flags_stand_before_or_after_the_command(name: str) -> None:
     assert rnx("list", f"--{name}=x").flags == {name: "x"}
     assert rnx("status", "1", f"--{name}", "x").flags == {name: "x"}
     assert rnx("run", f"--{name}", "x", "cmd").flags == {name: "x"}
+    assert rnx("workflow", "stop", "1", f"--{name}=x").flags == {name: "x"}
+    assert rnx(f"--{name}=x", "workflow", "stop", "1").flags == {name: "x"}
     assert rnx(f"--{name}=a", "list", f"--{name}=b").flags == {name: "b"}
 
 
@@ -203,10 +274,25 @@ def test_global_flags_stand_before_or_after_the_command(name: str) -> None:
         ([], "Missing command (see rnx --help)"),
         (["bogus"], "No such command 'bogus' (see rnx --help)"),
         (["--bogus", "list"], "No such option"),
-        (["run"], "Missing argument 'COMMAND' (see rnx run --help)"),
+        (["run"], "Missing argument 'COMMAND', or --workflow=FILE (see rnx run --help)"),
+        (["run", "--workflow=w.yaml", "cmd"], "give either COMMAND or --workflow (see rnx run --help)"),
+        (["run", "--workflow=w.yaml", "--max-cpu=5"], "--max-cpu is of single jobs"),
+        (["run", "--workflow=w.yaml", "-e", "A=1"], "--env is of single jobs"),
+        (["run", "--workflow=w.yaml", "--logs"], "--logs needs --follow"),
+        (["run", "--workflow=w.yaml", "--dry-run", "-f"], "give either --dry-run or --follow"),
+        (["run", "--param", "a=1", "cmd"], "--param needs --workflow"),
+        (["run", "-f", "cmd"], "--follow needs --workflow"),
+        (["run", "-s", "NO_SUCH_VARIABLE", "cmd"], "no variable 'NO_SUCH_VARIABLE' in the environment, and no =VALUE"),
+        (["run", "-e", "=x", "cmd"], "expected NAME=VALUE"),
+        (["run", "-e", "A=1", "-e", "A=2", "cmd"], "'A' is given twice"),
+        (["run", "--upload=no-such-file", "cmd"], "no-such-file"),
+        (["status", "--workflow=1", "2"], "give either JOB-ID or --workflow=ID"),
+        (["workflow"], "Missing command (see rnx workflow --help)"),
+        (["workflow", "graph", "--format=png", "1"], "png"),
+        (["workflow", "events", "--after=-1"], "--after"),
         (["run", "--bogus", "cmd"], "No such option"),
         (["run", "--max-cpu=x", "cmd"], "--max-cpu"),
-        (["status"], "Missing argument 'JOB-ID' (see rnx status --help)"),
+        (["status"], "Missing argument 'JOB-ID', or --workflow=ID (see rnx status --help)"),
         (["status", "1", "2"], "2"),
         (["log", "--follow=maybe", "1"], "'maybe' is neither true nor false"),
         (["list", "1"], "1"),
@@ -220,15 +306,17 @@ def test_global_flags_stand_before_or_after_the_command(name: str) -> None:
         (["delete", "--all", "1"], "give either the ids of jobs or --all"),
     ],
 )
-def test_usage_errors_are_one_line(arguments: list[str], message: str) -> None:
-    result = subprocess.run([sys.executable, "-m", "rnx", *arguments], capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("Error: ")
-    assert message in result.stderr
-    assert result.stderr.count("\n") == 1
+def test_usage_errors_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, output, errors = finished(capsys, *arguments)
+    assert (status, output) == (2, "")
+    assert errors.startswith("Error: ")
+    assert message in errors
+    assert errors.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["version"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["workflow", "--help"], ["version"], ["--version"]]
+)
 def test_help_and_version_need_no_server(arguments: list[str]) -> None:
     code = (
         "import sys; from rnx.main import main\n"
@@ -282,3 +370,116 @@ def test_a_full_disk_is_told() -> None:
         command = [sys.executable, "-m", "rnx", "version"]
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
     assert (result.returncode, result.stderr) == (1, b"Error: cannot write output: No space left on device\n")
+
+
+WORKFLOW = """\
+parameters: {epochs: 3}
+jobs:
+  fetch: {command: fetch}
+  train: {command: train, args: ["${{ params.epochs }}"], requires: [fetch]}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory, with a workflow in `w.yaml`."""
+    (tmp_path / "w.yaml").write_text(WORKFLOW)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "job", "parameters", "key"),
+    [
+        (["--workflow=w.yaml"], "", {}, ""),
+        (["--workflow", "w.yaml:train"], "train", {}, ""),
+        (["--param=epochs=7", "--workflow=w.yaml", "--job-key=k"], "", {"epochs": "7"}, "k"),
+    ],
+)
+@pytest.mark.usefixtures("folder")
+def test_run_workflow(arguments: list[str], job: str, parameters: dict[str, str], key: str) -> None:
+    assert rnx("run", *arguments).call == ("run_workflow", "w.yaml", job, parameters, key)
+
+
+def test_a_file_of_the_whole_name_wins_over_a_job(folder: Path) -> None:
+    assert locate("w.yaml") == (Path("w.yaml"), "")
+    assert locate("w.yaml:train") == (Path("w.yaml"), "train")
+    (folder / "w.yaml:train").touch()
+    assert locate("w.yaml:train") == (Path("w.yaml:train"), "")
+    assert locate("missing.yaml:train") == (Path("missing.yaml"), "train")
+    assert locate("missing.yaml:") == (Path("missing.yaml:"), "")
+    assert locate(":train") == (Path(":train"), "")
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("name", ["C:w.yaml", "C:/flows/w.yaml", "c:\\flows\\w.yaml", "flows:1/w.yaml"])
+def test_a_drive_and_a_directory_are_no_file(name: str) -> None:
+    assert locate(name) == (Path(name), "")
+
+
+@pytest.mark.parametrize("command", [["run", "--workflow=w.yaml"], ["workflow", "validate", "w.yaml"]])
+def test_faults_of_a_file_are_a_line_each_and_need_no_server(
+    folder: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "w.yaml").write_text("jobs:\n  a: {comand: x, command: a}\n  b: {command: b, requires: [c]}\n")
+    status, output, errors = finished(capsys, *command)
+    assert (status, output) == (1, "")
+    assert errors == (
+        'Error: w.yaml:2: job "a": comand: unknown key (did you mean command?)\n'
+        'Error: w.yaml:3: job "b": requires[0]: unknown job "c"\n'
+    )
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["run", "--workflow=missing.yaml"], "cannot read missing.yaml: no such file or directory"),
+        (["run", "--workflow=."], "cannot read .: is a directory"),
+        (["workflow", "graph", "missing.yaml"], "cannot read missing.yaml: no such file or directory"),
+        (["workflow", "graph", "w.yaml", "--output=none/x.svg"], "cannot write none/x.svg: No such file or directory"),
+    ],
+)
+def test_files_that_cannot_be_used_are_one_line(
+    arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert finished(capsys, *arguments) == (1, "", f"Error: {text}\n")
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("arguments", "output"),
+    [
+        (["workflow", "validate", "w.yaml"], "w.yaml: 2 jobs, valid\n"),
+        (["workflow", "validate", "w.yaml:train"], "w.yaml: 1 job, valid\n"),
+        (
+            ["run", "--workflow=w.yaml", "--dry-run"],
+            "w.yaml: 2 jobs in 2 waves, if all complete\n\nWave 1:\n  fetch\n\nWave 2:\n  train  after fetch\n",
+        ),
+        (
+            ["workflow", "graph", "w.yaml", "--format=mermaid"],
+            'flowchart LR\n  n0["fetch"]\n  n1["train"]\n  n0 --> n1\n',
+        ),
+    ],
+)
+def test_what_needs_no_server(arguments: list[str], output: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert finished(capsys, *arguments) == (0, output, "")
+
+
+def test_the_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    status, output, _ = finished(capsys, "workflow", "schema")
+    assert (status, json.loads(output)["type"]) == (0, "object")
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["status", "1"], ["run", "cmd"]])
+def test_single_jobs_load_nothing_of_workflows(arguments: list[str]) -> None:
+    code = (
+        "import sys; from rnx.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print({'rich', 'yaml', 'joblet.workflow.plan', 'rnx.graph'} & set(sys.modules))"
+    )
+    # no settings file, and nobody who answers
+    command = [sys.executable, "-c", code, "--server=127.0.0.1:1", "--cert=x", "--key=x", "--ca=x", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout == "set()\n"

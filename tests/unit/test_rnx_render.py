@@ -203,6 +203,9 @@ def test_json_has_the_fields_of_the_specification() -> None:
         timeout_ms=9,
         priority=7,
         key="k",
+        workdir="w",
+        workflow_id="7",
+        outputs={"acc": "0.9"},
     )
     expected = {
         "id": "1",
@@ -223,16 +226,14 @@ def test_json_has_the_fields_of_the_specification() -> None:
         "timeoutMs": 9,
         "priority": 7,
         "key": "k",
-    }
-    assert json.loads(render.status_json(full)) == expected | {"receipt": None}
-    details = {
         "name": "n",
-        "scheduledTime": "",
-        "runtime": "",
         "environment": {"A": "b"},
         "secret_environment": {"S": "***"},
+        "workdir": "w",
+        "workflowId": "7",
     }
-    assert json.loads(render.list_json([full])) == [expected | details]
+    assert json.loads(render.status_json(full)) == expected | {"receipt": None, "outputs": {"acc": "0.9"}}
+    assert json.loads(render.list_json([full])) == [expected | {"scheduledTime": "", "runtime": ""}]
 
 
 texts = st.text(st.characters(codec="utf-8"))

@@ -1,0 +1,5 @@
+"""Watching a workflow to its end."""
+
+from rnx.follow.session import follow
+
+__all__ = ["follow"]

@@ -1,0 +1,120 @@
+"""The picture of a watched workflow, drawn with rich."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from joblet.command_line import one_line
+from rnx.follow.view import BUSY, ENDED, JobView, View, selected, summary
+
+_STYLES = {
+    "COMPLETED": "green",
+    "FAILED": "bold red",
+    "STOPPED": "yellow",
+    "CANCELED": "bright_black",
+    "RUNNING": "bold blue",
+    "INITIALIZING": "blue",
+}
+_MARKS = {"COMPLETED": "✓", "FAILED": "✗", "STOPPED": "■", "CANCELED": "-", "RUNNING": "●", "INITIALIZING": "●"}
+_PLAIN_MARKS = {"COMPLETED": "+", "FAILED": "x", "STOPPED": "!", "CANCELED": "-", "RUNNING": "*", "INITIALIZING": "*"}
+_FRAME = 4
+"""lines beside those of jobs: title, progress, summary, cursor"""
+_LEAST = 3
+"""lines for jobs, however low the terminal"""
+
+
+class Picture:
+    """A region of the terminal that is drawn over, and lines above it that stay."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False, soft_wrap=False)
+        self._live = Live(console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+
+    def begin(self) -> None:
+        """Take the region."""
+        self._live.start()
+
+    def draw(self, view: View, now: datetime) -> None:
+        """Draw anew."""
+        self._live.update(Frame(view, now), refresh=True)
+
+    def line(self, name: str, text: str) -> None:
+        """Put a line of a job's output above."""
+        prefix = Text(f"{one_line(name)} | ", style="cyan")
+        self._console.print(prefix.append(text, style="default"), soft_wrap=True)
+
+    def end(self, view: View | None, now: datetime) -> None:
+        """Draw for the last time; what is drawn stays."""
+        if view is not None:
+            self._live.update(Frame(view, now), refresh=True)
+        self._live.stop()
+
+
+class Frame:
+    """A view at an instant, as tall as the terminal at most."""
+
+    def __init__(self, view: View, now: datetime) -> None:
+        self._view = view
+        self._now = now
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        room = max(_LEAST, console.height - _FRAME)
+        marks = _MARKS if "utf" in console.encoding else _PLAIN_MARKS
+        yield Group(*self._lines(room, marks))
+
+    def _lines(self, room: int, marks: dict[str, str]) -> Iterator[RenderableType]:
+        view = self._view
+        style = _STYLES.get(view.status, "")
+        title = Text.assemble(
+            (one_line(view.title), "bold"), f"  workflow {one_line(view.workflow_id)}  ", (one_line(view.status), style)
+        )
+        elapsed = view.seconds(self._now)
+        title.append("" if elapsed is None else f"  {duration(elapsed)}")
+        title.append(f"  {one_line(view.reason)}" if view.reason else "")
+        title.no_wrap, title.overflow = True, "ellipsis"
+        yield title
+        jobs = selected(view, room)
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True, overflow="ellipsis")
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, justify="right")
+        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+        for job in jobs:
+            table.add_row(*self._row(job, marks))
+        yield table
+        done = sum(view.counts[status] for status in ENDED)
+        bar = Table.grid(padding=(0, 2, 0, 0))
+        bar.add_row(ProgressBar(total=max(1, view.total), completed=done, width=40), f"{done}/{view.total} jobs ended")
+        yield bar
+        hidden = f" ({view.total - len(jobs)} not shown)" if len(jobs) < view.total else ""
+        yield Text(summary(view) + hidden, no_wrap=True, overflow="ellipsis")
+
+    def _row(self, job: JobView, marks: dict[str, str]) -> tuple[Text, Text, Text, Text]:
+        style = _STYLES.get(job.status, "")
+        took = job.seconds(self._now)
+        details = [f"attempt {job.attempt}/{job.max_attempts}" if job.max_attempts > 1 and job.attempt else ""]
+        if job.status not in BUSY and job.status != "COMPLETED":
+            details.append(one_line(job.reason))
+        return (
+            Text(f"{marks.get(job.status, ' ')} {one_line(job.name)}", style=style),
+            Text(one_line(job.status), style=style),
+            Text("" if took is None else duration(took)),
+            Text("  ".join(detail for detail in details if detail)),
+        )
+
+
+def duration(seconds: float) -> str:
+    """`3.4s`, `12m05s`, `2h07m`."""
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m{rest:02}s"
+    return f"{minutes // 60}h{minutes % 60:02}m"

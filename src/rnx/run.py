@@ -1,0 +1,202 @@
+"""`rnx run`: a job, or the jobs of a workflow."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from joblet.command_line import write
+from rnx import render, workflow_file, workflow_text
+from rnx.jobs import seconds
+from rnx.session import ServerCommand, with_client
+
+if TYPE_CHECKING:
+    from joblet.client import Client
+
+_OF_WORKFLOWS = ("parameters", "dry_run", "follow", "logs")
+_OF_BOTH = ("workflow", "job_key")
+
+
+def run(
+    ctx: typer.Context,
+    command: Annotated[str | None, typer.Argument(metavar="COMMAND", show_default=False)] = None,
+    args: Annotated[list[str] | None, typer.Argument(metavar="ARGS", show_default=False)] = None,
+    workflow: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE[:JOB]", help="Run the jobs of this file, or one of them; no COMMAND then.", show_default=False
+        ),
+    ] = "",
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param", metavar="NAME=VALUE", help="Value of a parameter of the workflow; of NAME alone from $NAME."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only check the workflow and print in which order its jobs would start.")
+    ] = False,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow",
+            "-f",
+            help="Watch the workflow to its end. Status: 0 completed, 1 failed, 3 stopped or canceled.",
+        ),
+    ] = False,
+    logs: Annotated[bool, typer.Option("--logs", help="With --follow: what its jobs write, too.")] = False,
+    name: Annotated[str, typer.Option(metavar="TEXT", help="Name of the job, for people.", show_default=False)] = "",
+    env: Annotated[
+        list[str] | None,
+        typer.Option("--env", "-e", metavar="NAME=VALUE", help="Environment variable; of NAME alone from $NAME."),
+    ] = None,
+    secret_env: Annotated[
+        list[str] | None,
+        typer.Option("--secret-env", "-s", metavar="NAME=VALUE", help="The same, with a value that no answer shows."),
+    ] = None,
+    workdir: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR", help="Where the command starts: below /work, or an absolute path.", show_default=False
+        ),
+    ] = "",
+    upload: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Put this file into the work directory."),
+    ] = None,
+    upload_dir: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR", exists=True, file_okay=False, help="Put what is in this directory into the work directory."
+        ),
+    ] = None,
+    max_cpu: Annotated[
+        int, typer.Option(metavar="INT", help="Max CPU percentage (default: from config).", show_default=False)
+    ] = 0,
+    max_memory: Annotated[
+        int, typer.Option(metavar="INT", help="Max memory in MB (default: from config).", show_default=False)
+    ] = 0,
+    max_iobps: Annotated[
+        int, typer.Option(metavar="INT", help="Max I/O bytes per second (default: 0=unlimited).", show_default=False)
+    ] = 0,
+    cpu_cores: Annotated[
+        str, typer.Option(metavar="LIST", help="CPU cores to run on, such as 0-3,5 (default: any).", show_default=False)
+    ] = "",
+    max_processes: Annotated[
+        int, typer.Option(metavar="INT", help="Max processes and threads (default: from config).", show_default=False)
+    ] = 0,
+    max_open_files: Annotated[
+        int, typer.Option(metavar="INT", help="Max open files of a process (default: from config).", show_default=False)
+    ] = 0,
+    max_disk: Annotated[
+        int,
+        typer.Option(metavar="INT", help="Max MB in the work directory (default: from config).", show_default=False),
+    ] = 0,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            parser=seconds,
+            metavar="DURATION",
+            help="How long the command may run, such as 1h30m (default: from config, which is also the most).",
+            show_default=False,
+        ),
+    ] = 0.0,
+    priority: Annotated[
+        int,
+        typer.Option(
+            metavar="INT",
+            help="Who waits for a slot goes before those of a lower priority, -1000 to 1000 (default: 0).",
+            show_default=False,
+        ),
+    ] = 0,
+    job_key: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="Your own name for this order: whoever repeats it gets the same job, not a second one. It is repeated"
+            " by itself when the connection is lost.",
+            show_default=False,
+        ),
+    ] = "",
+) -> None:
+    """Create and start a new job, or a workflow. Flags come before COMMAND; all that follows it is the command's."""
+    if workflow:
+        if command is not None:
+            ctx.fail("give either COMMAND or --workflow")
+        _refuse(
+            ctx,
+            ctx.params.keys() - {*_OF_WORKFLOWS, *_OF_BOTH},
+            "is of single jobs: for those of a workflow the file says it",
+        )
+        if logs and not follow:
+            ctx.fail("--logs needs --follow")
+        if dry_run and follow:
+            ctx.fail("give either --dry-run or --follow")
+        _run_workflow(ctx, workflow, workflow_file.assignments("--param", parameters), job_key, dry_run, follow, logs)
+        return
+    if command is None:
+        ctx.fail("Missing argument 'COMMAND', or --workflow=FILE.")
+    _refuse(ctx, _OF_WORKFLOWS, "needs --workflow")
+    environment = workflow_file.assignments("--env", env)
+    secrets = workflow_file.assignments("--secret-env", secret_env)
+
+    async def call(client: Client) -> None:
+        job = await client.run(
+            command,
+            *(args or ()),
+            max_cpu=max_cpu,
+            max_memory=max_memory,
+            max_iobps=max_iobps,
+            cpu_cores=cpu_cores,
+            max_processes=max_processes,
+            max_open_files=max_open_files,
+            max_disk=max_disk,
+            run_timeout=timeout,
+            priority=priority,
+            key=job_key,
+            name=name,
+            environment=environment,
+            secret_environment=secrets,
+            workdir=workdir,
+            uploads=[*(upload or ()), *(upload_dir or ())],
+        )
+        write(render.started(job.info))
+
+    with_client(ctx, call)
+
+
+def _run_workflow(
+    ctx: typer.Context, text: str, parameters: dict[str, str], key: str, dry_run: bool, follow: bool, logs: bool
+) -> None:
+    file = workflow_file.read(*workflow_file.locate(text), parameters)
+    if dry_run:
+        from rnx.waves import dry_run as waves
+
+        write(waves(str(file.path), file.plan))
+        return
+
+    async def call(client: Client) -> None:
+        workflow = await client.run_workflow(file, key=key)
+        write(workflow_text.started(workflow))
+        if follow:
+            from rnx.follow import follow as watch
+
+            await watch(client, workflow.id, logs=logs, whole=True)
+
+    with_client(ctx, call)
+
+
+def _refuse(ctx: typer.Context, names: Collection[str], why: str) -> None:
+    """Raise a usage error for the first of these options that was given."""
+    for option in ctx.command.params:
+        source = ctx.get_parameter_source(option.name or "")
+        if option.name in names and source is not None and source.name == "COMMANDLINE":
+            ctx.fail(f"{option.opts[0]} {why}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command(cls=ServerCommand, context_settings={"allow_interspersed_args": False})(run)
