@@ -220,11 +220,11 @@ def test_landlock(answer: Outcome, verdict: Verdict, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "needed", "verdict"),
-    [(WORKED, True, OK), (refused(errno.EINVAL), True, FAILS), (refused(errno.EINVAL), False, NOTE)],
+    ("made", "state", "verdict"),
+    [(WORKED, True, OK), (refused(errno.EINVAL), True, GAP), (refused(errno.EINVAL), False, FAILS)],
 )
-def test_id_mapped_mounts(made: Outcome, needed: bool, verdict: Verdict) -> None:
-    assert isolation.judge_id_mapped_mounts(Path("/srv"), made, "use", needed=needed).verdict is verdict
+def test_id_mapped_mounts(made: Outcome, state: bool, verdict: Verdict) -> None:
+    assert isolation.judge_id_mapped_mounts(Path("/srv"), made, "use", state=state).verdict is verdict
 
 
 FILES = {

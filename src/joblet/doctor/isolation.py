@@ -152,14 +152,17 @@ def judge_landlock(answer: Outcome) -> Row:
 
 
 def _id_mapped_mounts(context: Context) -> list[Row]:
-    use = "host paths that isolation.writable shows to jobs"
+    state = existing(context.state_dir)
+    uses = {
+        Path(path): "host paths that isolation.writable shows to jobs" for path in context.config.isolation.writable
+    }
+    uses[state] = "the directory that the jobs of a workflow share"
     if not context.root:
-        return [unknown("id-mapped mounts", use)]
-    shown = [Path(path) for path in context.config.isolation.writable]
+        return [unknown("id-mapped mounts", use) for use in uses.values()]
     base = context.config.isolation.idBase
     return [
-        judge_id_mapped_mounts(path, attempt(functools.partial(_map_ids, str(path), base)), use, needed=bool(shown))
-        for path in shown or [existing(context.state_dir)]
+        judge_id_mapped_mounts(path, attempt(functools.partial(_map_ids, str(path), base)), use, state=path == state)
+        for path, use in uses.items()
     ]
 
 
@@ -190,15 +193,16 @@ def _map_ids(directory: str, base: int) -> None:
         os.waitpid(pid, 0)
 
 
-def judge_id_mapped_mounts(path: Path, made: Outcome, use: str, *, needed: bool) -> Row:
+def judge_id_mapped_mounts(path: Path, made: Outcome, use: str, *, state: bool) -> Row:
+    """`state`: the path is where the state directory is or will be."""
     if made.ok:
         return Row("id-mapped mounts", f"made at {path}", use)
     host = f"{path}: {made.why}"
-    if needed:
-        advice = f"Take {path} out of isolation.writable, or move it to a file system such as ext4, xfs or btrfs."
-        return Row("id-mapped mounts", host, "no job starts", Verdict.FAILS, advice)
-    advice = "Keep what isolation.writable shall show on a file system such as ext4, xfs or btrfs."
-    return Row("id-mapped mounts", host, use, Verdict.NOTE, advice)
+    if state:
+        advice = "Keep the state directory on a file system such as ext4, xfs or btrfs."
+        return Row("id-mapped mounts", host, "no job of a workflow starts", Verdict.GAP, advice)
+    advice = f"Take {path} out of isolation.writable, or move it to a file system such as ext4, xfs or btrfs."
+    return Row("id-mapped mounts", host, "no job starts", Verdict.FAILS, advice)
 
 
 def _id_pool(context: Context) -> Row:
