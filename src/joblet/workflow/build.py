@@ -9,25 +9,14 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
-from joblet.errors import InvalidArgument
-from joblet.job import (
-    MASK,
-    MAX_NAME,
-    Limits,
-    Order,
-    parse_cores,
-    validate_command,
-    validate_environment,
-    validate_path,
-    validate_workdir,
-)
+from joblet.job import MASK, MAX_NAME, Limits, Order
 from joblet.workflow import check, matrix, parameters, requirements
 from joblet.workflow.condition import NOTHING, Condition, names
 from joblet.workflow.faults import Enough, Faults, Path, nearest, show
 from joblet.workflow.model import JOB_NAME, MAX_STEPS, Header, Job, describe
 from joblet.workflow.plan import Plan, Retry, Step
 from joblet.workflow.render import Renderer, Scope
-from joblet.workflow.source import Node, Scalar, Table, line_of, load, scalars, without
+from joblet.workflow.source import Node, Scalar, Table, load, scalars, without
 
 _JOB_NAME = re.compile(JOB_NAME)
 _ENVIRONMENTS = ("environment", "secret_environment")
@@ -104,7 +93,7 @@ class _Reader:
             if root is None or (isinstance(root, Scalar) and root.null):
                 self._faults.add(1, (), "the file is empty")
             else:
-                self._faults.add(root.line, (), f"must be a mapping with jobs, not {describe(check.data(root))}")
+                self._faults.add(root.line, (), f"must be a mapping with jobs, not {describe(root)}")
             return None
         declared = root.get("parameters")
         values = parameters.read(declared, self._given, self._faults, root.line)
@@ -116,7 +105,7 @@ class _Reader:
         requirements.check_cycles(steps, {draft.name: draft.node for draft in drafts}, self._names, self._faults)
         if self._faults or header is None:
             return None
-        plan = Plan(tuple(steps), header.name, header.timeout or 0.0, header.max_parallel, parameters.shown(values))
+        plan = Plan(tuple(steps), header.name, header.timeout, header.max_parallel, parameters.shown(values))
         return Parsed(plan, without(self._text, _secrets(root), MASK))
 
     def _header(self, root: Table) -> Header | None:
@@ -125,10 +114,7 @@ class _Reader:
             if key not in ("parameters", "jobs"):
                 scope = Scope(secret=key == "secret_environment", encoded=key in _ENVIRONMENTS)
                 values[key] = self._renderer.tree(entry.value, (key,), scope)
-        header = check.read(Header, values, root, (), self._faults, self._renderer.broken)
-        if header:
-            self._check_environments(header, root, ())
-        return header
+        return check.read(Header, values, root, (), self._faults, self._renderer.broken)
 
     def _drafts(self, root: Table) -> list[_Draft]:
         node = root.get("jobs")
@@ -137,7 +123,7 @@ class _Reader:
             self._faults.add(line, ("jobs",), "there are none")
             raise Enough
         if not isinstance(node, Table):
-            self._faults.add(line, ("jobs",), f"must be a mapping, not {describe(check.data(node))}")
+            self._faults.add(line, ("jobs",), f"must be a mapping, not {describe(node)}")
             raise Enough
         if self._only and self._only not in node.entries:
             self._faults.add(line, ("jobs",), f"there is no {show(self._only)}{nearest(self._only, node.entries)}")
@@ -164,7 +150,7 @@ class _Reader:
         if isinstance(node, Scalar) and node.null:
             node = Table({}, line)
         elif not isinstance(node, Table):
-            self._faults.add(node.line, path, f"must be a mapping, not {describe(check.data(node))}")
+            self._faults.add(node.line, path, f"must be a mapping, not {describe(node)}")
             return _Draft(name, Table({}, line), [])
         values = node.get("matrix")
         if values is None or (isinstance(values, Scalar) and values.null):
@@ -208,18 +194,8 @@ class _Reader:
             for key, entry in draft.node.entries.items()
             if key not in ("requires", "matrix")
         }
-        broken = self._renderer.broken
-        model = check.read(Job, values, draft.node, draft.path, self._faults, broken)
-        if model is not None:
-            self._check(draft.node, draft.path, ("command",), lambda: validate_command(model.command, ()))
-            if not any(path[:3] == (*draft.path, "args") for path in broken):
-                self._check(draft.node, draft.path, ("args",), lambda: validate_command("true", model.args))
-            self._check(draft.node, draft.path, ("workdir",), lambda: validate_workdir(model.workdir))
-            cores = model.resources.cpu_cores
-            self._check(draft.node, draft.path, ("resources", "cpu_cores"), lambda: cores and parse_cores(cores))
-            self._check_environments(model, draft.node, draft.path)
-            self._check_uploads(model, draft.node, draft.path)
-        return model
+        self._check_uploads(values.get("uploads"), draft.path)
+        return check.read(Job, values, draft.node, draft.path, self._faults, self._renderer.broken)
 
     def _outputs(self, condition: Condition | None) -> Any:
         required = set(names(condition)) if condition else set()
@@ -233,36 +209,19 @@ class _Reader:
 
         return refuse
 
-    def _check(self, node: Node, path: Path, field: Path, validate: Any) -> None:
-        """Add the fault that `validate` finds in a field, unless one is known."""
-        if (*path, *field) in self._renderer.broken:
-            return
-        try:
-            validate()
-        except InvalidArgument as error:
-            self._faults.add(line_of(node, field), (*path, *field), str(error).partition(": ")[2])
-
-    def _check_environments(self, model: Header | Job, node: Table, path: Path) -> None:
-        for field in _ENVIRONMENTS:
-            for name, value in getattr(model, field).items():
-                one = {name: value}
-                self._check(node, path, (field, name), lambda field=field, one=one: validate_environment(field, one))
-
-    def _check_uploads(self, model: Job, node: Table, path: Path) -> None:
+    def _check_uploads(self, uploads: Any, path: Path) -> None:
+        """Add the faults of files that no single one has."""
+        files = uploads.get("files") if isinstance(uploads, dict) else None
         before: set[str] = set()
-        for index, file in enumerate(model.uploads.files):
+        for index, file in enumerate(files if isinstance(files, list) else ()):
             field: Path = ("uploads", "files", index)
-            self._check(node, path, field, lambda file=file: validate_path("uploads", file))
-            what = ""
-            if (*path, *field) in self._renderer.broken:
+            if not isinstance(file, Scalar) or (*path, *field) in self._renderer.broken:
                 continue
-            if file in before:
-                what = f"{show(file)} a second time"
-            elif self._sent is not None and file not in self._sent:
-                what = f"{show(file)} was not sent along"
-            if what:
-                self._faults.add(line_of(node, field), (*path, *field), what)
-            before.add(file)
+            if file.text in before:
+                self._faults.add(file.line, (*path, *field), f"{show(file.text)} a second time")
+            elif self._sent is not None and file.text not in self._sent:
+                self._faults.add(file.line, (*path, *field), f"{show(file.text)} was not sent along")
+            before.add(file.text)
 
     def _order(self, name: str, model: Job, header: Header) -> Order:
         environment = dict(header.environment)
@@ -283,7 +242,7 @@ class _Reader:
                 resources.max_disk,
                 resources.cpu_cores,
             ),
-            timeout_ms=round((model.timeout or 0.0) * 1000),
+            timeout_ms=round(model.timeout * 1000),
             priority=model.priority,
             name=name,
             environment=environment,

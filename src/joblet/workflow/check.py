@@ -46,7 +46,7 @@ def read(
         return model.model_validate(values)
     except ValidationError as error:
         for fault in error.errors(include_url=False, include_context=False, include_input=False):
-            location = fault["loc"]
+            location = fault["loc"][:-1] if fault["loc"][-1:] == ("[key]",) else fault["loc"]
             if (*path, *location) in broken:
                 continue
             if fault["type"] == "extra_forbidden":
@@ -55,7 +55,8 @@ def read(
                 what = "is missing"
             else:
                 what = str(fault["msg"]).removeprefix("Value error, ")
-            line = key_line(node, location) if fault["type"] == "extra_forbidden" else line_of(node, location)
+            about_key = fault["type"] == "extra_forbidden" or location is not fault["loc"]
+            line = key_line(node, location) if about_key else line_of(node, location)
             faults.add(line, (*path, *location), what)
         return None
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from itertools import product
 from math import prod
 
-from joblet.workflow.check import data
 from joblet.workflow.faults import Enough, Faults, Path, nearest, show
 from joblet.workflow.model import MAX_STEPS, NAME, describe
 from joblet.workflow.render import Renderer, Scope, Value
@@ -32,7 +31,7 @@ def read(node: Node, path: Path, renderer: Renderer, faults: Faults) -> list[Com
     Raises Enough when there are more than MAX_STEPS.
     """
     if not isinstance(node, Table):
-        faults.add(node.line, path, f"must be a mapping, not {describe(data(node))}")
+        faults.add(node.line, path, f"must be a mapping, not {describe(node)}")
         return []
     if "include" in node.entries:
         faults.add(node.entries["include"].line, (*path, "include"), "not supported yet")
@@ -98,12 +97,12 @@ def _values(node: Node, path: Path, renderer: Renderer, faults: Faults) -> list[
 
 
 def _nothing(node: Node) -> str:
-    return "an empty one" if isinstance(node, Listing) else describe(data(node))
+    return "an empty one" if isinstance(node, Listing) else describe(node)
 
 
 def _value(node: Node, path: Path, renderer: Renderer, faults: Faults) -> Value | None:
     if not isinstance(node, Scalar) or node.null:
-        faults.add(node.line, path, f"must be a single value, not {describe(data(node))}")
+        faults.add(node.line, path, f"must be a single value, not {describe(node)}")
         return None
     scalar = renderer.scalar(node, path, Scope())
     if path in renderer.broken:
@@ -124,7 +123,7 @@ def _excluded(
     if node is None or (isinstance(node, Scalar) and node.null):
         return patterns
     if not isinstance(node, Listing):
-        faults.add(node.line, path, f"must be a list of mappings, not {describe(data(node))}")
+        faults.add(node.line, path, f"must be a list of mappings, not {describe(node)}")
         return patterns
     for index, item in enumerate(node.items):
         if not isinstance(item, Table) or not item.entries:

@@ -9,17 +9,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, WithJsonSchema
 from pydantic_core import CoreSchema, core_schema
 
 from joblet.clock import format_duration, parse_duration
-from joblet.job import MAX_INT32, MAX_NAME, MAX_PRIORITY, MAX_TIMEOUT_MS
+from joblet.errors import InvalidArgument
+from joblet.job import (
+    MAX_ARG_BYTES,
+    MAX_INT32,
+    MAX_NAME,
+    MAX_PRIORITY,
+    MAX_TIMEOUT_MS,
+    parse_cores,
+    validate_command,
+    validate_environment,
+    validate_path,
+    validate_workdir,
+)
 from joblet.workflow.condition import Wanted
 from joblet.workflow.expression import MAX_LENGTH
 from joblet.workflow.faults import SHOWN, show
-from joblet.workflow.source import Scalar
+from joblet.workflow.source import Scalar, Table
 
 MAX_STEPS = 10_000
 MAX_BACKOFF = 86_400.0
@@ -47,9 +60,20 @@ def describe(value: object) -> str:
             return text if text.isprintable() and len(text) <= SHOWN else show(text)
         case Scalar(text):
             return f"text {show(text)}"
-        case Mapping():
+        case Mapping() | Table():
             return "a mapping"
     return "a list"
+
+
+def unfit(text: str) -> str:
+    """What keeps a text from being an argument or the value of a variable, if anything does. It does not show it."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        return "is not UTF-8 text"
+    if "\0" in text:
+        return "contains a NUL byte"
+    return f"is {size} bytes long (at most {MAX_ARG_BYTES})" if size > MAX_ARG_BYTES else ""
 
 
 class _Leaf:
@@ -75,11 +99,13 @@ class _Text(_Leaf):
     """Any scalar, as it is written: `0.10` is `0.10`, `yes` is `yes`. It is never shown, for it may be secret."""
 
     def read(self, value: object) -> str:
-        if isinstance(value, Scalar):
-            if value.null:
-                raise ValueError('must be text, not null (write "")')
-            return value.text
-        raise ValueError(f"must be text, not {describe(value)}")
+        if not isinstance(value, Scalar):
+            raise ValueError(f"must be text, not {describe(value)}")
+        if value.null:
+            raise ValueError('must be text, not null (write "")')
+        if what := unfit(value.text):
+            raise ValueError(what)
+        return value.text
 
     def schema(self) -> Schema:
         return dict(_ANY_SCALAR)
@@ -192,13 +218,32 @@ def _short(key: str, what: str) -> Callable[[object], object]:
     """Reads a scalar as the mapping in which it stands under `key`."""
 
     def read(value: object) -> object:
-        if isinstance(value, Scalar) and not value.null:
-            return {key: value}
+        if isinstance(value, Scalar):
+            return {} if value.null else {key: value}
         if not isinstance(value, Mapping):
             raise ValueError(f"must be {what} or a mapping, not {describe(value)}")
         return value
 
     return read
+
+
+def _secret_mapping(value: object) -> object:
+    if isinstance(value, Scalar) and not value.null:
+        raise ValueError("must be a mapping of names to values")
+    return _mapping(value)
+
+
+def _valid(validate: Callable[[str], object]) -> AfterValidator:
+    """Refuses what `validate` raises InvalidArgument for."""
+
+    def check(value: str) -> str:
+        try:
+            validate(value)
+        except InvalidArgument as error:
+            raise ValueError(str(error).partition(": ")[2]) from None
+        return value
+
+    return AfterValidator(check)
 
 
 def _title(value: str) -> str:
@@ -208,9 +253,15 @@ def _title(value: str) -> str:
 
 
 Text = Annotated[str, _Text()]
-Limit = Annotated[int, _Whole(0, MAX_INT32)]
 Texts = Annotated[list[Text], BeforeValidator(_list)]
-Variables = Annotated[dict[str, Text], BeforeValidator(_mapping)]
+Command = Annotated[Text, _valid(lambda command: validate_command(command, ()))]
+Workdir = Annotated[Text, _valid(validate_workdir)]
+Cores = Annotated[Text, _valid(lambda cores: cores and parse_cores(cores))]
+Files = Annotated[list[Annotated[Text, _valid(partial(validate_path, "uploads"))]], BeforeValidator(_list)]
+Variable = Annotated[str, _valid(lambda name: validate_environment("environment", {name: ""}))]
+Variables = Annotated[dict[Variable, Text], BeforeValidator(_mapping)]
+SecretVariables = Annotated[dict[Variable, Text], BeforeValidator(_secret_mapping)]
+Limit = Annotated[int, _Whole(0, MAX_INT32)]
 Timeout = Annotated[float, _Duration(0.001, MAX_TIMEOUT_MS / 1000)]
 Pause = Annotated[float, _Duration(0.0, MAX_BACKOFF)]
 
@@ -230,7 +281,7 @@ class Resources(Model):
     """MB of memory."""
     max_io_bps: Limit = 0
     """Bytes per second of reading and, apart, of writing."""
-    cpu_cores: Text = Field(default="", examples=["0-3", "0,2,4"])
+    cpu_cores: Cores = Field(default="", examples=["0-3", "0,2,4"])
     """The cores it may run on."""
     max_processes: Limit = 0
     """Processes and threads."""
@@ -243,7 +294,7 @@ class Resources(Model):
 class Uploads(Model):
     """Files that are sent along and placed in the job's work directory."""
 
-    files: Texts = Field(default=[], examples=[["train.py", "data/items.csv"]])
+    files: Files = Field(default=[], examples=[["train.py", "data/items.csv"]])
     """Paths relative to the workflow's file, of files or directories."""
 
 
@@ -253,11 +304,11 @@ class Retries(Model):
     limit: Annotated[int, _Whole(0, 100)]
     """Attempts beyond the first."""
     backoff: Pause = 0.0
-    """The pause before the second attempt."""
+    """The pause before the second attempt; none without one."""
     factor: Annotated[float, _Number(1, 10)] = 2.0
-    """By which each further pause is longer."""
+    """By which each further pause is longer; 2 without one."""
     max_backoff: Pause = 300.0
-    """The longest pause."""
+    """The longest pause; 5m without one, or backoff where that is longer."""
     exit_codes: Annotated[list[Annotated[int, _Whole(1, 255)]], BeforeValidator(_list)] = []
     """Only these are worth another attempt; without any, every failure and every timeout is."""
 
@@ -265,7 +316,7 @@ class Retries(Model):
 class Parameter(Model):
     """A value that whoever runs the workflow may give, with `--param NAME=VALUE`."""
 
-    type: Annotated[str, WithJsonSchema({"enum": ["string", "integer", "number", "boolean"]}), _Text()] = ""
+    type: Annotated[Text, WithJsonSchema({"enum": ["string", "integer", "number", "boolean"]})] = ""
     """What it may be; without one, that of the default, or a string."""
     default: Any = Field(default=None, json_schema_extra=_ANY_SCALAR)
     """What it is when it is not given; without one it must be."""
@@ -275,7 +326,7 @@ class Parameter(Model):
     """The greatest number allowed."""
     choices: Annotated[list[Any], BeforeValidator(_list), WithJsonSchema({"type": "array", "items": _ANY_SCALAR})] = []
     """The only values allowed."""
-    secret: Annotated[bool, _Flag()] = False
+    secret: Annotated[bool, _Flag(), WithJsonSchema({"type": "boolean"})] = False
     """It may be used below secret_environment only, and is shown nowhere."""
     description: Text = ""
     """What it is for."""
@@ -319,7 +370,7 @@ _MATRIX: Schema = {
 class Job(Model):
     """One job, or with a matrix several."""
 
-    command: Text
+    command: Command
     """The program to run. No shell reads it."""
     args: Texts = Field(default=[], examples=[["train.py", "--lr", "${{ matrix.lr }}"]])
     """Its arguments."""
@@ -328,12 +379,12 @@ class Job(Model):
     resources: Annotated[Resources, BeforeValidator(_mapping)] = Resources()
     environment: Variables = {}
     """Environment variables, over those of the workflow."""
-    secret_environment: Variables = {}
+    secret_environment: SecretVariables = {}
     """Environment variables whose values reach the job and nobody else."""
-    workdir: Text = ""
+    workdir: Workdir = ""
     """Where the command starts: relative to the work directory, or absolute in the job's view."""
     uploads: Annotated[Uploads, BeforeValidator(_mapping)] = Uploads()
-    timeout: Timeout | None = None
+    timeout: Timeout = 0.0
     """How long an attempt may take; without one, the server's jobTimeout."""
     retries: Annotated[
         Retries,
@@ -355,9 +406,9 @@ class Header(Model):
     """What it is called."""
     environment: Variables = {}
     """Environment variables of every job."""
-    secret_environment: Variables = {}
+    secret_environment: SecretVariables = {}
     """Environment variables of every job whose values reach the jobs and nobody else."""
-    timeout: Timeout | None = None
+    timeout: Timeout = 0.0
     """How long the whole may take; then what runs is stopped."""
     max_parallel: Annotated[int, _Whole(0, MAX_STEPS)] = 0
     """Jobs that run at a time; 0 is no bound but the server's."""

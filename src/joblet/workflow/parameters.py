@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from joblet.job import MASK, MAX_ARG_BYTES
+from joblet.job import MASK
 from joblet.workflow import check
 from joblet.workflow.faults import Faults, Path, nearest, show
-from joblet.workflow.model import NAME, TRUTH, Parameter, describe
+from joblet.workflow.model import NAME, TRUTH, Parameter, describe, unfit
 from joblet.workflow.render import Value
 from joblet.workflow.source import Entry, Node, Scalar, Table, scalars
 
@@ -34,7 +34,7 @@ def read(node: Node | None, given: Mapping[str, str], faults: Faults, line: int)
     if isinstance(node, Table):
         declared, line = node.entries, node.line
     elif node is not None and not (isinstance(node, Scalar) and node.null):
-        faults.add(node.line, ("parameters",), f"must be a mapping, not {describe(check.data(node))}")
+        faults.add(node.line, ("parameters",), f"must be a mapping, not {describe(node)}")
         return values
     for name, entry in declared.items():
         path = ("parameters", name)
@@ -65,9 +65,12 @@ def hidden(node: Node | None) -> Iterator[Scalar]:
 
 def _value(entry: Entry, path: Path, given: str | None, faults: Faults) -> Value | None:
     node = entry.value
+    if not isinstance(node, Scalar | Table):
+        faults.add(node.line, path, f"must be a default or a mapping, not {describe(node)}")
+        return None
     values: Any = check.data(node)
-    if isinstance(node, Scalar) and not node.null:
-        values = {"default": node}
+    if isinstance(node, Scalar):
+        values = {} if node.null else {"default": node}
     model = check.read(Parameter, values, node, path, faults)
     if model is None:
         return None
@@ -155,8 +158,8 @@ class _Allowed:
         }[self._kind]
         if not fits:
             raise _Wrong(f"{what} must be {_MUST_BE[self._kind]}{self._not(scalar)}")
-        if "\0" in scalar.text or len(scalar.text.encode(errors="replace")) > MAX_ARG_BYTES:
-            raise _Wrong(f"{what} must be at most {MAX_ARG_BYTES} bytes without NUL")
+        if wrong := unfit(scalar.text):
+            raise _Wrong(f"{what} {wrong}")
         if self._kind == "boolean":
             return "true" if TRUTH[scalar.text.lower()] else "false"
         return scalar.text

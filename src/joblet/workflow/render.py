@@ -68,7 +68,10 @@ class Renderer:
         if "{{" in scalar.text:
             try:
                 filled = self._fill(scalar, scope)
-            except (TemplateError, _Unfit) as error:
+            except TemplateError as error:
+                self.broken.add(path)
+                self._faults.add(scalar.line, path, error.told(secret=scope.secret))
+            except _Unfit as error:
                 self.broken.add(path)
                 if str(error):
                     self._faults.add(scalar.line, path, str(error))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from joblet.workflow.check import data
 from joblet.workflow.condition import NOTHING, Condition, Is, Wanted, names
 from joblet.workflow.expression import ExpressionError, conjunction, expand, parse, wanted_state
 from joblet.workflow.faults import Enough, Faults, Path, nearest, show
@@ -76,7 +75,7 @@ class Names:
         if self._same and self._same[0] is node:
             return self._same[1]
         if not isinstance(node, Listing):
-            self._faults.add(node.line, path, f"must be a list, not {describe(data(node))}")
+            self._faults.add(node.line, path, f"must be a list, not {describe(node)}")
             return None
         parts: list[Condition] = []
         whole = True
@@ -116,7 +115,7 @@ class Names:
             self._faults.add(job.line, path, f"unknown job {show(name)}{nearest(name, self._known)}")
             return None
         if not isinstance(state, Scalar):
-            self._faults.add(job.line, path, f"must be a state, not {describe(data(state))}")
+            self._faults.add(job.line, path, f"must be a state, not {describe(state)}")
             return None
         try:
             return Is(name, wanted_state(renderer.scalar(state, path, scope).text))
@@ -127,7 +126,7 @@ class Names:
 
     def _expression(self, node: Node, path: Path, renderer: Renderer, scope: Scope) -> Condition | None:
         if not isinstance(node, Scalar):
-            self._faults.add(node.line, path, f"must be text, not {describe(data(node))}")
+            self._faults.add(node.line, path, f"must be text, not {describe(node)}")
             return None
         text = renderer.scalar(node, path, scope).text
         try:
@@ -177,7 +176,7 @@ def check_cycles(steps: Sequence[Step], jobs: Mapping[str, Table], known: Names,
             told.add(about)
             node = jobs[job].get("requires")
             line = node.line if node else jobs[job].line
-            faults.add(line, ("jobs", job, "requires"), f"requires itself: {' -> '.join((*cycle, cycle[0]))}")
+            faults.add(line, ("jobs", job, "requires"), f"in a circle: {' -> '.join((*cycle, cycle[0]))}")
         for name in cycle:
             del left[name]
 

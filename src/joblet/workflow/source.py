@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from joblet.workflow.faults import Enough, Faults, Path, show
+from joblet.workflow.faults import Enough, Faults, Path
 
 MAX_BYTES = 2**20
 MAX_DEPTH = 32
@@ -152,8 +152,8 @@ def without(text: str, hidden: Iterable[Scalar], mask: str) -> str:
     return text
 
 
-def _refuse(faults: Faults, line: int, what: str) -> Enough:
-    faults.add(line, (), what)
+def _refuse(faults: Faults, line: int, what: str, path: Path = ()) -> Enough:
+    faults.add(line, path, what)
     return Enough()
 
 
@@ -180,8 +180,9 @@ class _Composer:
             raise self._refusal(event, "a second document (a workflow is one)")
         return node
 
-    def _refusal(self, event: Any, what: str) -> Enough:
-        return _refuse(self._faults, event.start_mark.line + 1, what)
+    def _refusal(self, event: Any, what: str, path: Path = ()) -> Enough:
+        """Without the names of tags and anchors: a secret may be taken for one."""
+        return _refuse(self._faults, event.start_mark.line + 1, what, path)
 
     def _count(self, event: Any, nodes: int, depth: int) -> None:
         self._nodes += nodes
@@ -193,7 +194,7 @@ class _Composer:
     def _node(self, event: Any, path: Path, depth: int) -> tuple[Node, int]:
         """What the event begins, and how many levels it is high."""
         if isinstance(event, yaml.AliasEvent):
-            return self._alias(event, depth)
+            return self._alias(event, path, depth)
         before = self._nodes
         self._count(event, 1, depth)
         if event.anchor:
@@ -201,36 +202,36 @@ class _Composer:
         node: Node
         height = 1
         if isinstance(event, yaml.ScalarEvent):
-            node = self._scalar(event)
+            node = self._scalar(event, path)
         elif isinstance(event, yaml.SequenceStartEvent):
-            self._check_tag(event, "seq")
+            self._check_tag(event, path, "seq")
             node, height = self._listing(event, path, depth)
         else:
-            self._check_tag(event, "map")
+            self._check_tag(event, path, "map")
             node, height = self._table(event, path, depth)
         if event.anchor:
             self._anchors[event.anchor] = node, self._nodes - before, height
         return node, height
 
-    def _alias(self, event: Any, depth: int) -> tuple[Node, int]:
+    def _alias(self, event: Any, path: Path, depth: int) -> tuple[Node, int]:
         self._aliases += 1
         if self._aliases > MAX_ALIASES:
             raise self._refusal(event, f"more than {MAX_ALIASES} aliases")
         if event.anchor not in self._anchors:
-            raise self._refusal(event, f"unknown anchor {show(event.anchor)}")
+            raise self._refusal(event, 'unknown anchor (quote text that begins with "*")', path)
         anchored = self._anchors[event.anchor]
         if anchored is None:
-            raise self._refusal(event, f"alias {show(event.anchor)} stands within what it stands for")
+            raise self._refusal(event, "an alias within what it stands for", path)
         node, nodes, height = anchored
         self._count(event, nodes, depth + height - 1)
         return node, height
 
-    def _check_tag(self, event: Any, *allowed: str) -> None:
+    def _check_tag(self, event: Any, path: Path, *allowed: str) -> None:
         if event.tag and event.tag != "!" and event.tag not in {_CORE + name for name in allowed}:
-            raise self._refusal(event, f"tag {show(event.tag)} is not allowed")
+            raise self._refusal(event, 'a tag that is not allowed (quote text that begins with "!")', path)
 
-    def _scalar(self, event: Any) -> Scalar:
-        self._check_tag(event, "str", "int", "float", "bool", "null")
+    def _scalar(self, event: Any, path: Path) -> Scalar:
+        self._check_tag(event, path, "str", "int", "float", "bool", "null")
         start, end = event.start_mark.index, event.end_mark.index
         properties = _PROPERTIES.match(self._text, start, end) if event.anchor or event.tag else None
         start = properties.end() if properties else start

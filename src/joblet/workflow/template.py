@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from joblet.job import Order
+from joblet.workflow.faults import show
 
 _OPENING = re.compile(r"(?<!\$)(\$+)\{\{")
 _BODY = re.compile(r"((?:[^\[\]}]|\}(?!\})|\[[^\[\]]*\])*)\}\}")
@@ -39,7 +40,19 @@ class Output:
 
 
 class TemplateError(ValueError):
-    """The text holds `${{` that begins no template; the message does not show what follows."""
+    """The text holds `${{` that begins no template. `str` of it does not show what follows, which may be secret."""
+
+    def __init__(self, body: str | None = None) -> None:
+        """`body` is what stands in the braces; None when they are not closed."""
+        self._body = body
+        super().__init__(self.told())
+
+    def told(self, *, secret: bool = True) -> str:
+        """What is wrong, with the body if that is not secret."""
+        if self._body is None:
+            return '"${{" without "}}" after it (write "$${{" for the text itself)'
+        shown = "" if secret else f" {show(self._body)}"
+        return f"unknown template{shown} (write params.NAME, matrix.NAME or jobs.NAME.outputs.KEY)"
 
 
 class MissingOutput(Exception):
@@ -64,7 +77,7 @@ def split(text: str) -> Sequence[str | Named | Output]:
             continue
         body = _BODY.match(text, position)
         if body is None:
-            raise TemplateError('"${{" without "}}" after it (write "$${{" for the text itself)')
+            raise TemplateError
         pieces += [literal, _template(body[1].strip())]
         position = body.end()
     pieces.append(text[position:])
@@ -76,7 +89,7 @@ def _template(body: str) -> Named | Output:
         return Named(named[1], named[2])
     if output := _OUTPUT.fullmatch(body):
         return Output(output[1], output[2])
-    raise TemplateError("a template is ${{ params.NAME }}, ${{ matrix.NAME }} or ${{ jobs.NAME.outputs.KEY }}")
+    raise TemplateError(body)
 
 
 def encode(pieces: Iterable[str | Output]) -> str:
