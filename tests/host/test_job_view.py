@@ -184,3 +184,24 @@ async def test_a_shared_directory_is_measured_and_removed(site: Site) -> None:
     assert os.listdir(site.state / "workflows") == ["5"]
     assert await site.executor.shared_bytes(4) == 0
     await site.executor.remove_shared(4)
+
+
+async def test_what_a_job_has_nested_deeper_than_this_program_can_go_is_removed(site: Site) -> None:
+    nest = "import os\nfor _ in range(1100): os.mkdir('d'); os.symlink('/etc', 'link'); os.chdir('d')"
+    await site.output(f'cd /workflow; python3 -Ic "{nest}"', part=Part(4, 0, 1))
+    await site.executor.remove_shared(4)
+    assert os.listdir(site.state / "workflows") == []
+
+
+@needs_mkfs
+async def test_no_name_of_an_upload_is_too_odd_for_a_disk(site: Site) -> None:
+    names = ["a b\nc", "é", "-x", "*", "%s", "...", " ", "\\", "q\"'"]
+    token = await site.uploads.save([File(f"{name}/{name}") for name in names])
+    said = await site.output("find . -type f -print0", uploads=Uploads(token), limits=ON_DISK)
+    assert set(said.rstrip("\0").split("\0")) == {f"./{name}/{name}" for name in names}
+
+
+@pytest.mark.parametrize("number", range(3, 12))
+async def test_no_descriptor_of_its_init_is_a_way_for_a_job_to_start_elsewhere(site: Site, number: int) -> None:
+    """The init changes to the directory, and had the host's root open before."""
+    assert str(await site.refusal(workdir=f"/proc/self/fd/{number}")).startswith("cannot enter ")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import itertools
 import os
+import secrets
 import shutil
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from joblet.errors import DiskUnusable, NoRoom
 _ROOM = 1 << 20
 """bytes; a job's own files take 40 KB, and there may be several at a time"""
 _FILES = 16
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def check_room(folder: Path) -> None:
@@ -31,7 +35,7 @@ def check_room(folder: Path) -> None:
 def remove(directory: Path) -> None:
     """Remove it whole, and so that a power failure does not bring it back: fsync(2). Raises OSError."""
     with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(directory)  # follows no link that the job has left there
+        _remove_tree(directory)
     if not directory.parent.exists():
         return
     parent = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -39,6 +43,40 @@ def remove(directory: Path) -> None:
         os.fsync(parent)
     finally:
         os.close(parent)
+
+
+def _remove_tree(directory: Path) -> None:
+    """Follows no link that the job has left there."""
+    try:
+        shutil.rmtree(directory)
+    except (RecursionError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EMFILE:
+            raise
+        _flatten(directory)  # a frame, and a descriptor, for each level: a job can nest more than there are
+        shutil.rmtree(directory)
+
+
+def _flatten(directory: Path) -> None:
+    """Bring every directory that is below to the top, under a name that no job can have guessed."""
+    name, number = secrets.token_hex(8), itertools.count()
+    top = os.open(directory, _OPEN_DIRECTORY)
+    try:
+        found = _directories_in(top)
+        while found:
+            inner = os.open(found.pop(), _OPEN_DIRECTORY, dir_fd=top)
+            try:
+                for deeper in _directories_in(inner):
+                    found.append(f"{name}-{next(number)}")
+                    os.rename(deeper, found[-1], src_dir_fd=inner, dst_dir_fd=top)
+            finally:
+                os.close(inner)
+    finally:
+        os.close(top)
+
+
+def _directories_in(fd: int) -> list[str]:
+    with os.scandir(fd) as entries:
+        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
 def disk_bytes(directory: Path) -> int:
