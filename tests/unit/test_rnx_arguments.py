@@ -130,9 +130,10 @@ def rnx(*arguments: str) -> Asked:
 
 def finished(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[object, str, str]:
     """Exit status, output and errors of the whole program, in this process: to start one takes longer."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["rnx", *arguments])
-        main.main()
+        with pytest.raises(SystemExit) as end:
+            main.main()
     return end.value.code, *capsys.readouterr()
 
 

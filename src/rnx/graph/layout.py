@@ -14,8 +14,8 @@ from itertools import pairwise
 
 _SWEEPS = 12
 _PASSES = 8
-_MOST_BENDS = 4000
-"""with more, long edges are drawn straight across"""
+_MOST_BENDS = 20_000
+"""of all edges; with more, long ones are drawn straight across"""
 
 Pair = tuple[int, int]
 """source and target"""
@@ -95,10 +95,7 @@ def layers_of(count: int, edges: Sequence[Pair]) -> list[int]:
 
 def _paths(count: int, edges: Sequence[Pair], depth: Sequence[int]) -> tuple[list[list[int]], list[int]]:
     """The items that each edge goes through, and the layers of the bends."""
-    reach: dict[int, int] = {}
-    for source, target in edges:
-        reach[source] = max(reach.get(source, 0), depth[target] - depth[source])
-    bent = sum(max(0, far - 1) for far in reach.values()) <= _MOST_BENDS
+    bent = sum(max(0, depth[target] - depth[source] - 1) for source, target in edges) <= _MOST_BENDS
     bends: list[int] = []
     at: dict[Pair, int] = {}
     paths = []
