@@ -166,7 +166,9 @@ class _Reader:
 
     def _steps(self, draft: _Draft, header: Header) -> Iterator[Step]:
         """The steps of a job, those without faults."""
+        inherited = [*header.environment.values(), *header.secret_environment.values()]
         for combination, name in zip(draft.combinations, draft.steps, strict=True):
+            self._renderer.spend(inherited, draft.node.line, draft.path)
             scope = Scope(combination)
             condition: Condition | None = NOTHING
             if not self._only:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from itertools import islice
 
 from joblet.errors import InvalidWorkflow
 
@@ -14,8 +13,8 @@ Path = tuple[str | int, ...]
 SHOWN = 60
 """characters of a value that a message shows"""
 
-_CANDIDATES = 500
-"""names that one is compared with; difflib is not fast"""
+_COMPARED = 3000
+"""characters of names that one is compared with; difflib is not fast"""
 
 
 def show(text: str) -> str:
@@ -26,9 +25,15 @@ def show(text: str) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """` (did you mean NAME?)`, or nothing when none of those known is like it."""
-    if len(name) > 2 * SHOWN:
-        return ""
-    found = get_close_matches(name, list(islice(known, _CANDIDATES)), n=1)
+    alike: list[str] = []
+    left = _COMPARED
+    for other in known if 0 < len(name) <= SHOWN else ():
+        if other[:1] == name[0] or other[-1:] == name[-1]:
+            left -= len(other)
+            if left < 0:
+                break
+            alike.append(other)
+    found = get_close_matches(name, alike, n=1)
     return f" (did you mean {found[0]}?)" if found else ""
 
 

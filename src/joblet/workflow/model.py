@@ -174,7 +174,7 @@ class _Duration(_Leaf):
 
     def read(self, value: object) -> float:
         try:
-            seconds = parse_duration(value.text) if isinstance(value, Scalar) else None
+            seconds = parse_duration(value.text) if isinstance(value, Scalar) and len(value.text) <= SHOWN else None
         except ValueError:
             seconds = None
         if seconds is None:

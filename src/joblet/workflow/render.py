@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -75,11 +75,15 @@ class Renderer:
                 self.broken.add(path)
                 if str(error):
                     self._faults.add(scalar.line, path, str(error))
-        self._volume += len(filled.text) + _EACH
-        if self._volume > MAX_VOLUME:
-            self._faults.add(scalar.line, path, f"the jobs come to more than {MAX_VOLUME} characters in all")
-            raise Enough
+        self.spend([filled.text], scalar.line, path)
         return filled
+
+    def spend(self, texts: Iterable[str], line: int, path: Path) -> None:
+        """Count what a step is made of. Raises Enough, and adds a fault, when it is too much in all."""
+        self._volume += sum(len(text) + _EACH for text in texts)
+        if self._volume > MAX_VOLUME:
+            self._faults.add(line, path, f"the jobs come to more than {MAX_VOLUME} characters in all")
+            raise Enough
 
     def _fill(self, scalar: Scalar, scope: Scope) -> Scalar:
         pieces = [piece for piece in split(scalar.text) if piece]

@@ -17,6 +17,9 @@ from joblet.workflow.template import PREFIX, variable
 MAX_REQUIREMENTS = 100_000
 """of all steps together, each step that one requires counted"""
 
+SHOWN_OF_CYCLE = 20
+"""names"""
+
 
 @dataclass(frozen=True, slots=True)
 class _Required:
@@ -176,7 +179,8 @@ def check_cycles(steps: Sequence[Step], jobs: Mapping[str, Table], known: Names,
             told.add(about)
             node = jobs[job].get("requires")
             line = node.line if node else jobs[job].line
-            faults.add(line, ("jobs", job, "requires"), f"in a circle: {' -> '.join((*cycle, cycle[0]))}")
+            shown = cycle if len(cycle) <= SHOWN_OF_CYCLE else [*cycle[: SHOWN_OF_CYCLE - 1], "...", cycle[-1]]
+            faults.add(line, ("jobs", job, "requires"), f"in a circle: {' -> '.join((*shown, cycle[0]))}")
         for name in cycle:
             del left[name]
 
