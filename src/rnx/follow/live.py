@@ -67,9 +67,9 @@ class Frame:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         room = max(_LEAST, console.height - _FRAME)
         marks = _MARKS if "utf" in console.encoding else _PLAIN_MARKS
-        yield Group(*self._lines(room, marks))
+        yield Group(*self._lines(room, marks, min(40, options.max_width // 2)))
 
-    def _lines(self, room: int, marks: dict[str, str]) -> Iterator[RenderableType]:
+    def _lines(self, room: int, marks: dict[str, str], bar_width: int) -> Iterator[RenderableType]:
         view = self._view
         style = _STYLES.get(view.status, "")
         title = Text.assemble(
@@ -91,7 +91,10 @@ class Frame:
         yield table
         done = sum(view.counts[status] for status in ENDED)
         bar = Table.grid(padding=(0, 2, 0, 0))
-        bar.add_row(ProgressBar(total=max(1, view.total), completed=done, width=40), f"{done}/{view.total} jobs ended")
+        bar.add_column(no_wrap=True)
+        bar.add_column(no_wrap=True, overflow="ellipsis")
+        progress = ProgressBar(total=max(1, view.total), completed=done, width=bar_width)
+        bar.add_row(progress, f"{done}/{view.total} jobs ended")
         yield bar
         hidden = f" ({view.total - len(jobs)} not shown)" if len(jobs) < view.total else ""
         yield Text(summary(view) + hidden, no_wrap=True, overflow="ellipsis")
