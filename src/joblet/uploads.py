@@ -9,9 +9,9 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from joblet.errors import DiskUnusable, InvalidArgument, JobletError, NoRoom
 from joblet.job import validate_path
@@ -54,7 +54,6 @@ class Uploads:
 
         Raises InvalidArgument, NoRoom or DiskUnusable, and then nothing is kept; so it is when this is cancelled.
         """
-        validate(files)
         token = secrets.token_hex(16)
         writing = asyncio.create_task(asyncio.to_thread(self._write, self._root / token, files))
         try:
@@ -89,6 +88,7 @@ class Uploads:
                     shutil.rmtree(self._root / name)
 
     def _write(self, folder: Path, files: Sequence[File]) -> None:
+        validate(files)  # which takes its time too, where there are thousands
         try:
             self._root.mkdir(mode=0o700, exist_ok=True)
             folder.mkdir(mode=0o700)
@@ -104,13 +104,13 @@ def validate(files: Sequence[File]) -> None:
     """Raise InvalidArgument unless the files can lie side by side in one folder."""
     if len(files) > MAX_FILES:
         raise InvalidArgument(f"invalid uploads: {len(files)} files (at most {MAX_FILES})")
-    kinds: dict[PurePosixPath, bool] = {}
+    kinds: dict[str, bool] = {}
     for file in files:
         validate_path("uploads", file.path)
-        path = PurePosixPath(file.path)
-        if len(path.parts) > MAX_DEPTH:
-            raise InvalidArgument(f"invalid uploads: {_shown(path)} is {len(path.parts)} deep (at most {MAX_DEPTH})")
-        longest = max(len(part.encode()) for part in path.parts)
+        path, names = file.path, file.path.split("/")
+        if len(names) > MAX_DEPTH:
+            raise InvalidArgument(f"invalid uploads: {_shown(path)} is {len(names)} deep (at most {MAX_DEPTH})")
+        longest = max(len(name.encode()) for name in names)
         if longest > MAX_NAME_BYTES:
             raise InvalidArgument(
                 f"invalid uploads: {_shown(path)}: a name of {longest} bytes (at most {MAX_NAME_BYTES})"
@@ -121,24 +121,30 @@ def validate(files: Sequence[File]) -> None:
             raise InvalidArgument(f"invalid uploads: {_shown(path)} is a directory and has content")
         kinds[path] = file.is_directory
     for path in kinds:
-        for parent in path.parents:
+        for parent in _above(path):
             if not kinds.get(parent, True):
                 raise InvalidArgument(f"invalid uploads: {_shown(path)} is below {_shown(parent)}, which is a file")
 
 
-def _shown(path: PurePosixPath) -> str:
-    return repr(str(path)[:128])
+def _above(path: str) -> Iterator[str]:
+    """The directories that a path lies in, the nearest first."""
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
+
+
+def _shown(path: str) -> str:
+    return repr(path[:128])
 
 
 def _write_files(folder: Path, files: Sequence[File]) -> None:
     """Each durable but for the folder's own entries. Modes come last, for a directory may be read-only."""
-    directories: dict[PurePosixPath, int] = {}
+    directories: dict[str, int] = {}
     for file in files:
-        path = PurePosixPath(file.path)
-        for parent in path.parents[:-1]:
+        for parent in _above(file.path):
             directories.setdefault(parent, 0o755)
         if file.is_directory:
-            directories[path] = file.permissions
+            directories[file.path] = file.permissions
     for directory in sorted(directories):
         (folder / directory).mkdir(mode=0o700)
     for file in files:
