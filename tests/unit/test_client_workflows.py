@@ -22,6 +22,7 @@ from joblet.client import (
     ClientConfig,
     ConnectionFailed,
     FailedPrecondition,
+    Internal,
     InvalidArgument,
     InvalidWorkflow,
     OutOfRange,
@@ -322,6 +323,22 @@ async def test_logs_are_prefixed_and_complete(service: Service, watch: Watch) ->
     assert [line for line in lines if line.startswith("b | ")] == ["b | output of 8", "b | no end"]
     assert [line for line in lines if line.startswith("c | ")] == ["c | [job not found: 404]"]
     assert lines[-1].startswith("Workflow 7 COMPLETED")
+
+
+@pytest.mark.parametrize("logs", [False, True])
+async def test_what_ends_the_view_is_told(service: Service, client: Client, watch: Watch, logs: bool) -> None:
+    service.jobs = [pb.WorkflowJob(job_id="5", job_name="a", status="RUNNING")]
+    service.statuses = [("RUNNING", 1)]
+    service.streams = [[GRPCError(Status.INTERNAL, "broken")]]
+    with pytest.raises(Internal, match="broken"):
+        await follow(client, "7", logs=logs)
+
+
+async def test_of_an_ended_workflow_nothing_more_is_waited_for(service: Service, watch: Watch) -> None:
+    service.statuses = [("FAILED", 9)]
+    service.streams = [[]]
+    assert await watch() == (1, "Workflow 7 FAILED (1 waiting)\n")
+    assert service.watched()[0].no_follow
 
 
 async def test_ctrl_c_ends_the_view_and_says_how_to_come_back(

@@ -25,30 +25,33 @@ _LONGEST = 8192
 class Logs:
     """Reads the log of each job that it is told of, to its end. To be used in `async with`, which waits for that.
 
-    The mutable state is the set of jobs that it was told of.
+    The mutable state is the set of jobs that it was told of, and the tasks that read.
     """
 
     def __init__(self, client: Client, screen: Screen) -> None:
         self._client = client
         self._screen = screen
         self._known: set[str] = set()
-        self._tasks = asyncio.TaskGroup()
+        self._tasks: list[asyncio.Task[None]] = []
         self._room = asyncio.Semaphore(_AT_A_TIME)
 
     async def __aenter__(self) -> Self:
-        await self._tasks.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._tasks.__aexit__(kind, error, trace)
+        # Not a TaskGroup: what ends the block shall leave it as it is, not in a group.
+        if kind is not None:
+            for task in self._tasks:
+                task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=kind is not None)
 
     def read(self, name: str, job_id: str) -> None:
         """Read the log of a job, once."""
         if job_id and job_id not in self._known:
             self._known.add(job_id)
-            self._tasks.create_task(self._read(name, job_id))
+            self._tasks.append(asyncio.create_task(self._read(name, job_id)))
 
     async def _read(self, name: str, job_id: str) -> None:
         from joblet.client import JobletError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -135,8 +136,8 @@ def ending(view: View) -> str:
 
 
 def open_screen() -> Screen:
-    """A live one on a terminal."""
-    return Live() if sys.stdout is not None and sys.stdout.isatty() else Lines()
+    """A live one on a terminal that can be drawn on."""
+    return Live() if sys.stdout.isatty() and os.environ.get("TERM") != "dumb" else Lines()
 
 
 def _now() -> datetime:

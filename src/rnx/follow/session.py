@@ -52,8 +52,9 @@ async def _watch(client: Client, status: WorkflowStatus, screen: Screen, logs: L
             for job in view.jobs.values():
                 if job.status not in WAITING:
                     logs.read(job.name, job.job_id)
+        stream = client.events(after, workflow=workflow_id, follow=not status.workflow.ended, reconnect=True)
         try:
-            async with aclosing(client.events(after, workflow=workflow_id, reconnect=True)) as events:
+            async with aclosing(stream) as events:
                 async for event in events:
                     view.apply(event)
                     if logs is not None and event.job_id and event.status not in WAITING:
