@@ -114,6 +114,8 @@ async def test_uploads_that_do_not_fit_into_the_disk_limit_fail_the_launch(site:
     token = await site.uploads.save([File("big", os.urandom(9 << 20))])
     error = await site.refusal(uploads=Uploads(token), limits=ON_DISK)
     assert str(error) == "failed to prepare the work directory: its uploads do not fit into its disk limit of 8 MiB"
+    assert not (site.state / "jobs/1/staged").exists()
+    assert site.executor.log_path(1).read_text() == f"joblet: {error}\n"
     token = await site.uploads.save([File("lost+found", b"")])
     assert "lost+found" in str(await site.refusal(uploads=Uploads(token), limits=ON_DISK))
 

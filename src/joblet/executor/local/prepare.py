@@ -32,14 +32,15 @@ def work_directory(job: Job, directory: Path, base: int, uploads: Uploads) -> No
     # The shim mounts a file system that it is to be in already.
     staged = directory / "staged"
     _make_own(staged, base)
-    _fill(staged, job, base, uploads)
-    if (staged / "lost+found").exists():
-        raise CannotPrepare("a work directory with a disk limit takes no upload called lost+found")
     try:
+        _fill(staged, job, base, uploads)
+        if (staged / "lost+found").exists():
+            raise CannotPrepare("a work directory with a disk limit takes no upload called lost+found")
         disk.make(directory / "disk", limit, staged)
     except disk.TooSmall:
         raise CannotPrepare(f"its uploads do not fit into its disk limit of {limit} MiB") from None
-    shutil.rmtree(staged)
+    finally:
+        shutil.rmtree(staged)
 
 
 def shared_directory(directory: Path, owner: int) -> None:
