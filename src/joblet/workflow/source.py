@@ -112,6 +112,8 @@ def load(text: str, faults: Faults) -> Node | None:
     except yaml.reader.ReaderError as error:
         line = text.encode().count(b"\n", 0, error.position) + 1
         raise _refuse(faults, line, f"not valid YAML: {error.reason}") from None
+    except (ValueError, OverflowError):  # the loader without libyaml, of an escape beyond Unicode
+        raise _refuse(faults, 1, "not valid YAML: an escape that stands for no character") from None
 
 
 def line_of(node: Node, path: Iterable[str | int]) -> int:
