@@ -102,7 +102,7 @@ class Frame:
     def _row(self, job: JobView, marks: dict[str, str]) -> tuple[Text, Text, Text, Text]:
         style = _STYLES.get(job.status, "")
         took = job.seconds(self._now)
-        details = [f"attempt {job.attempt}/{job.max_attempts}" if job.max_attempts > 1 and job.attempt else ""]
+        details = [f"attempt {job.attempt}/{job.max_attempts}" if job.attempt > 1 else ""]
         if job.status not in BUSY and job.status != "COMPLETED":
             details.append(one_line(job.reason))
         return (
