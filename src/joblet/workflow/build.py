@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from types import MappingProxyType
@@ -147,9 +147,11 @@ class _Reader:
             self._faults.add(line, path, "is no name of a job (1 to 63 letters, digits and _ . -, not . or - first)")
         elif name == "expression":
             self._faults.add(line, path, "no job can be called so")
-        if isinstance(node, Scalar) and node.null:
+        if isinstance(node, Table):
+            node = Table(node.entries, line)  # what it lacks is told where its name is
+        elif isinstance(node, Scalar) and node.null:
             node = Table({}, line)
-        elif not isinstance(node, Table):
+        else:
             self._faults.add(node.line, path, f"must be a mapping, not {describe(node)}")
             return _Draft(name, Table({}, line), [])
         values = node.get("matrix")
@@ -199,7 +201,8 @@ class _Reader:
         self._check_uploads(values.get("uploads"), draft.path)
         return check.read(Job, values, draft.node, draft.path, self._faults, self._renderer.broken)
 
-    def _outputs(self, condition: Condition | None) -> Any:
+    def _outputs(self, condition: Condition | None) -> Callable[[str], str]:
+        """Says what is wrong with using outputs of a step, for one that requires as much."""
         required = set(names(condition)) if condition else set()
 
         def refuse(step: str) -> str:

@@ -78,4 +78,4 @@ def _unknown(model: type[BaseModel], location: Path) -> str:
     if key in NOT_YET and location[:-1] == ():
         return "not supported yet"
     known = _KNOWN.get((model, location[:-1]))
-    return f"unknown key{nearest(key, [name for name in known.model_fields if name not in NOT_YET] if known else ())}"
+    return f"unknown key{nearest(key, known.model_fields if known else ())}"

@@ -133,19 +133,17 @@ class _Whole(_Leaf):
 class _Number(_Leaf):
     """A number within bounds."""
 
-    least: float = -math.inf
-    most: float = math.inf
+    least: float
+    most: float
 
     def read(self, value: object) -> float:
         number = float(value.text) if isinstance(value, Scalar) and value.number else math.nan
-        if math.isfinite(number) and self.least <= number <= self.most:
+        if self.least <= number <= self.most:
             return number
-        bounds = f" from {self.least:g} to {self.most:g}" if math.isfinite(self.least) else ""
-        raise ValueError(f"must be a number{bounds}, not {describe(value)}")
+        raise ValueError(f"must be a number from {self.least:g} to {self.most:g}, not {describe(value)}")
 
     def schema(self) -> Schema:
-        bounds = {"minimum": self.least, "maximum": self.most} if math.isfinite(self.least) else {}
-        return {"anyOf": [{"type": "number", **bounds}, _TEMPLATE]}
+        return {"anyOf": [{"type": "number", "minimum": self.least, "maximum": self.most}, _TEMPLATE]}
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def _value(entry: Entry, path: Path, given: str | None, faults: Faults) -> Value
     model = check.read(Parameter, values, node, path, faults)
     if model is None:
         return None
-    line = node.line
+    line = node.line if isinstance(node, Scalar) else entry.line
     default, kind = model.default, model.type
     if default is not None and (not isinstance(default, Scalar) or default.null):
         faults.add(line, path, f"default must be a single value, not {describe(default)}")
