@@ -180,6 +180,16 @@ async def test_nothing_is_sent_of_a_file_with_faults(folder: Path, service: Serv
     assert service.asked == []
 
 
+async def test_what_is_no_text_is_not_sent_and_no_secret_is_told(client: Client) -> None:
+    for field in ("name", "workdir"):
+        with pytest.raises(InvalidArgument, match=f"invalid {field}: '.*' is not UTF-8 text"):
+            await client.run("c", **{field: "\udcff"})
+    with pytest.raises(InvalidArgument, match=r"invalid environment: 'A.*' is not UTF-8 text"):
+        await client.run("c", environment={"N": "A\udcff"})
+    with pytest.raises(InvalidArgument, match=r"invalid secret_environment: \*\*\* is not UTF-8 text"):
+        await client.run("c", secret_environment={"N": "A\udcff"})
+
+
 async def test_an_order_with_a_key_is_repeated(folder: Path, service: Service, client: Client) -> None:
     service.failures = [AWAY, AWAY]
     await client.run_workflow(folder / "w.yaml", retry=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -219,10 +220,10 @@ def test_a_line_of_output_stays_above_the_picture() -> None:
     picture = Picture(console)
     picture.begin()
     picture.draw(View(SHOWN), NOW)
-    picture.line("a\x1b", "[bold]no markup[/bold]")
+    picture.lines([("a\x1b", "[bold]no markup[/bold]"), ("b", "")])
     picture.end(View(replace(SHOWN, workflow=replace(SHOWN.workflow, status="FAILED"))), NOW)
     written = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "a\\x1b | [bold]no markup[/bold]" in written
+    assert re.search(r"a\\x1b \| \[bold\]no markup\[/bold\]\s*\n.*b \| ", written)
     assert written.rindex("FAILED  12.5s") > written.index("no markup")
 
 

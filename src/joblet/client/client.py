@@ -66,7 +66,7 @@ class Client(WorkflowCalls):
         name, a directory as what is in it. Raises InvalidArgument when one cannot be read.
         """
         key = key or (secrets.token_hex(16) if retry else "")
-        for name, limit in (
+        for field, limit in (
             ("maxCPU", max_cpu),
             ("maxMemory", max_memory),
             ("maxIOBPS", max_iobps),
@@ -76,7 +76,7 @@ class Client(WorkflowCalls):
             ("priority", priority),
         ):
             if limit not in _INT32:
-                raise InvalidArgument(f"invalid {name}: {limit} is not a 32-bit number")
+                raise InvalidArgument(f"invalid {field}: {limit} is not a 32-bit number")
         environment, secret_environment = dict(environment or {}), dict(secret_environment or {})
         check_text("command", command, *args, cpu_cores, key)
         check_text("name", name)

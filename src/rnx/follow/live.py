@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -45,10 +45,12 @@ class Picture:
         """Draw anew."""
         self._live.update(Frame(view, now), refresh=True)
 
-    def line(self, name: str, text: str) -> None:
-        """Put a line of a job's output above."""
-        prefix = Text(f"{one_line(name)} | ", style="cyan")
-        self._console.print(prefix.append(text, style="default"), soft_wrap=True)
+    def lines(self, output: Iterable[tuple[str, str]]) -> None:
+        """Put lines of jobs' output above: the name of each one's job, and the text."""
+        above = Text()
+        for name, line in output:
+            above.append("\n" if above else "").append(f"{one_line(name)} | ", style="cyan").append(line)
+        self._console.print(above, soft_wrap=True)
 
     def end(self, view: View | None, now: datetime) -> None:
         """Draw for the last time; what is drawn stays."""

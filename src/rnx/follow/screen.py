@@ -23,6 +23,8 @@ _REDRAW = 0.1
 """seconds between two pictures at least"""
 _TICK = 1.0
 """seconds between two at most, while something runs: durations grow"""
+_MOST_LINES = 500
+"""lines of output that wait for the next picture"""
 
 
 class Screen(Protocol):
@@ -78,7 +80,7 @@ class Lines:
 class Live:
     """A picture that is drawn again when something happens, and once a second while something runs.
 
-    The mutable state is what is shown and whether it has changed since it was drawn.
+    The mutable state is what is shown, whether it has changed since it was drawn, and the output since then.
     """
 
     def __init__(self) -> None:
@@ -88,6 +90,7 @@ class Live:
         self._view: View | None = None
         self._changed = asyncio.Event()
         self._drawing: asyncio.Task[None] | None = None
+        self._lines: list[tuple[str, str]] = []
 
     async def __aenter__(self) -> Self:
         self._picture.begin()
@@ -103,6 +106,7 @@ class Live:
             with suppress(asyncio.CancelledError):
                 await self._drawing
         finally:
+            self._flush()
             self._picture.end(self._view, _now())
 
     def show(self, view: View) -> None:
@@ -113,7 +117,10 @@ class Live:
         self._changed.set()
 
     async def log(self, name: str, line: str) -> None:
-        self._picture.line(name, line)
+        self._lines.append((name, line))
+        self._changed.set()
+        if len(self._lines) >= _MOST_LINES:
+            self._flush()
 
     async def _draw(self) -> None:
         while True:
@@ -121,9 +128,15 @@ class Live:
                 async with asyncio.timeout(_TICK if self._is_moving() else None):
                     await self._changed.wait()
             self._changed.clear()
+            self._flush()
             if self._view is not None:
                 self._picture.draw(self._view, _now())
             await asyncio.sleep(_REDRAW)
+
+    def _flush(self) -> None:
+        if self._lines:
+            self._picture.lines(self._lines)
+            self._lines.clear()
 
     def _is_moving(self) -> bool:
         return self._view is not None and self._view.started is not None and self._view.ended is None
