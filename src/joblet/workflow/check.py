@@ -56,19 +56,17 @@ def read(
             else:
                 what = str(fault["msg"]).removeprefix("Value error, ")
             about_key = fault["type"] == "extra_forbidden" or location is not fault["loc"]
-            line = key_line(node, location) if about_key else line_of(node, location)
+            line = _key_line(node, location) if about_key else line_of(node, location)
             faults.add(line, (*path, *location), what)
         return None
 
 
-def key_line(node: Node, path: Path) -> int:
+def _key_line(node: Node, path: Path) -> int:
     """The line of the key that is the last part of the path."""
     above = node
     for part in path[:-1]:
         if isinstance(above, Table) and part in above.entries:
             above = above.entries[str(part)].value
-        elif isinstance(above, Listing) and isinstance(part, int):
-            above = above.items[part]
     key = str(path[-1])
     return above.entries[key].line if isinstance(above, Table) and key in above.entries else line_of(node, path)
 

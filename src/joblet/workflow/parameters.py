@@ -146,7 +146,7 @@ class _Allowed:
             raise _Wrong(f"{what} must be {bound}{self._not(scalar)}")
         if self._choices and hasattr(self, "_among") and value not in self._among:
             listed = "" if self._secret else ": " + ", ".join(show(choice.text) for choice in self._choices[:10])
-            raise _Wrong(f"{what} must be one of its {len(self._choices)} choices{listed}{self._not(scalar)}")
+            raise _Wrong(f"{what} must be one of its choices{listed}{self._not(scalar)}")
         return text
 
     def _typed(self, scalar: Scalar, what: str) -> str:
