@@ -250,6 +250,13 @@ def test_the_steps_of_a_matrix_may_require_each_other() -> None:
             "jobs: {a: {command: c, args: ['${{ jobs.b[${{ jobs.b.outputs.k }}].outputs.k }}']}}",
             ['job "a": args[0]: an output cannot be part of the name of a job'],
         ),
+        (
+            "jobs: {a: {command: c, requires: ['b[x=1]', b, 'a=FAILED']}, b: {command: c, matrix: {x: []}}}",
+            [
+                'job "b": matrix.x: must be a list of values, not an empty one',
+                'job "a": requires[2]: unknown job "a=FAILED" (write expression: TEXT for one)',
+            ],
+        ),
         ("jobs: {a: {command: c, <<: [1]}}", ['job "a": <<: must be a mapping, or a list of them']),
         ("parameters: [p]\njobs: {a: {command: c}}", ["parameters: must be a mapping, not a list"]),
         (

@@ -35,6 +35,8 @@ class Names:
     def __init__(self, steps: Mapping[str, Sequence[str]], faults: Faults) -> None:
         """`steps` has those of each job."""
         self._steps = {job: tuple(those) or (job,) for job, those in steps.items()}
+        self._unsure = frozenset(job for job, those in steps.items() if not those)
+        """jobs of which no steps are known, for their matrix has faults"""
         self._known = dict.fromkeys([*self._steps, *(step for those in self._steps.values() for step in those)])
         self._jobs = {step: job for job, those in self._steps.items() for step in those}
         self._faults = faults
@@ -115,7 +117,9 @@ class Names:
         if path in renderer.broken:
             return None
         if name not in self._known:
-            self._faults.add(job.line, path, f"unknown job {show(name)}{nearest(name, self._known)}")
+            if name.partition("[")[0] not in self._unsure:
+                hint = nearest(name, self._known) or (" (write expression: TEXT for one)" if "=" in name else "")
+                self._faults.add(job.line, path, f"unknown job {show(name)}{hint}")
             return None
         if not isinstance(state, Scalar):
             self._faults.add(job.line, path, f"must be a state, not {describe(state)}")
