@@ -143,6 +143,24 @@ class KeyReused(JobletError):
         super().__init__(f"key {key!r} belongs to job {job_id}, which was ordered otherwise")
 
 
+class WorkflowKeyReused(JobletError):
+    """The client's key names another workflow of its own."""
+
+    status = Status.ALREADY_EXISTS
+
+    def __init__(self, key: str, workflow_id: int) -> None:
+        super().__init__(f"key {key!r} belongs to workflow {workflow_id}, which was ordered otherwise")
+
+
+class TooManyWorkflows(JobletError):
+    """As many workflows as may be have not ended."""
+
+    status = Status.RESOURCE_EXHAUSTED
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"{most} workflows have not ended (at most {most}, joblet.maxWorkflows)")
+
+
 class QueueFull(JobletError):
     """All slots are taken and the queue of waiting jobs is full."""
 

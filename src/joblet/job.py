@@ -240,13 +240,16 @@ def validate_command(command: str, args: Sequence[str]) -> None:
             raise InvalidArgument(f"invalid argument: args[{index}] is {size} bytes long (at most {MAX_ARG_BYTES})")
 
 
-def validate_environment(field: str, variables: Mapping[str, str]) -> None:
-    """Raise InvalidArgument unless each is one that a job may be given. Values are not shown: they may be secret."""
+def validate_environment(field: str, variables: Mapping[str, str], *, reserved: bool = False) -> None:
+    """Raise InvalidArgument unless each is one that a job may be given, or with `reserved` joblet itself may give.
+
+    Values are not shown: they may be secret.
+    """
     for name, value in variables.items():
         if not _VARIABLE.fullmatch(name) or len(name) > MAX_NAME:
             shown = repr(name[:MAX_NAME])
             raise InvalidArgument(f"invalid {field}: {shown} is no name of a variable (letters, digits and _)")
-        if name.startswith(RESERVED):
+        if name.startswith(RESERVED) and not reserved:
             raise InvalidArgument(f"invalid {field}: {name} begins with {RESERVED}, which joblet itself sets")
         if "\0" in value:
             raise InvalidArgument(f"invalid {field}: the value of {name} contains a NUL byte")
@@ -275,7 +278,7 @@ def settle(order: Order, policy: Policy, role: str) -> Order:
     validate_command(order.command, order.args)
     if len(order.name) > MAX_NAME or not order.name.isprintable():
         raise InvalidArgument(f"invalid name: {order.name[:MAX_NAME]!r} (at most {MAX_NAME} printable characters)")
-    validate_environment("environment", order.environment)
+    validate_environment("environment", order.environment, reserved=order.part is not None)
     validate_environment("secret_environment", order.secret_environment)
     validate_workdir(order.workdir)
     for path in order.uploads.paths if order.uploads else ():

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import shlex
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from joblet import clock
@@ -145,13 +145,20 @@ class Live:
                 await self._end(Ending(State.STOPPED, -1, self.stop_reason), clock.now_ns())
                 return
             try:
-                found = await self._around.executor.launch(self.job)
+                found = await self._launch()
             except LaunchFailed as error:
                 await self._conclude_launch(error, clock.now_ns())
                 return
         if not isinstance(found, (Exit, Lost)):
             found = await self._watch(found)
         await self._conclude(found)
+
+    async def _launch(self) -> Running:
+        try:
+            dict(self.job.secret_environment)  # opens it, before anything is begun
+        except StoreFailed as error:
+            raise LaunchFailed("secrets", 0, str(error)) from error
+        return await self._around.executor.launch(self.job)
 
     async def _wait_for_room(self) -> None:
         """An accepted job does not fail for a disk that is full just now; it waits, until it is stopped."""
@@ -219,7 +226,9 @@ class Live:
         )
         if end.log_lost:
             log.warning("job output lost", extra=fields(jobId=self.job.id, bytes=end.log_lost))
-        await self._end(ending, end.ended_at, end.receipt)
+        if end.outputs_error:
+            ending = replace(ending, reason=f"{ending.reason} (its outputs were not taken: {end.outputs_error})")
+        await self._end(ending, end.ended_at, end.receipt, end.outputs)
 
     async def _conclude_launch(self, error: LaunchFailed, ended_at: int) -> None:
         if self.stop_reason:
@@ -229,7 +238,9 @@ class Live:
         if error.stage in _ISOLATION_STAGES:
             await self._around.on_isolation_failure()
 
-    async def _end(self, ending: Ending, ended_at: int, receipt: Receipt | None = None) -> None:
+    async def _end(
+        self, ending: Ending, ended_at: int, receipt: Receipt | None = None, outputs: Mapping[str, str] | None = None
+    ) -> None:
         # The clock may have been set meanwhile; nothing ends before it has begun.
         ended_at = max(ended_at, self.job.exec_at or 0, self.job.started_at or 0)
         job = self.job = await self._store_firmly(
@@ -238,6 +249,7 @@ class Live:
             exit_code=ending.exit_code,
             reason=ending.reason,
             receipt=receipt,
+            outputs=outputs,
         )
         level = logging.ERROR if job.state is State.FAILED else logging.INFO
         took = clock.format_duration((ended_at - (job.exec_at or ended_at)) / 1e9)
@@ -247,11 +259,20 @@ class Live:
             extra=fields(jobId=job.id, status=job.state, exitCode=job.exit_code, reason=job.reason, duration=took),
         )
 
-    async def _store_firmly(self, target: State, *, receipt: Receipt | None = None, **columns: int | str | None) -> Job:
+    async def _store_firmly(
+        self,
+        target: State,
+        *,
+        receipt: Receipt | None = None,
+        outputs: Mapping[str, str] | None = None,
+        **columns: int | str | None,
+    ) -> Job:
         """Store a transition, however long the disk takes to have room for it: what it tells of has happened."""
         while True:
             try:
-                job = await self._around.store.transition(self.job.id, target, receipt=receipt, **columns)
+                job = await self._around.store.transition(
+                    self.job.id, target, receipt=receipt, outputs=outputs, **columns
+                )
             except TransitionRefused:
                 raise
             except StoreFailed as error:

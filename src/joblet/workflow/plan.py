@@ -117,19 +117,24 @@ Decision = Start | Cancel
 class Schedule:
     """The mutable state is how steps have ended, which run, and which may start but for `max_parallel`.
 
-    Of the steps that may start the first of the plan goes first. A step that waits for another attempt does not count
-    as running.
+    Of the steps that may start those of the highest priority go first, and of these the first of the plan. A step that
+    waits for another attempt does not count as running.
     """
 
-    def __init__(self, plan: Plan, ended: Mapping[str, Ended] | None = None) -> None:
-        """`ended` is what an earlier life of the workflow has come to."""
+    def __init__(self, plan: Plan, ended: Mapping[str, Ended] | None = None, *, most: int = 0) -> None:
+        """`ended` is what an earlier life of the workflow has come to.
+
+        `most` steps run at a time, and not more than the plan says; 0 is no bound.
+        """
         self.plan = plan
+        self._most = min(filter(None, (most, plan.max_parallel)), default=len(plan.steps))
         self._positions = {step.name: position for position, step in enumerate(plan.steps)}
         self._ended: dict[str, Ended] = dict(ended or {})
         self._open: dict[int, list[Condition]] = {}
         """conjuncts that are not known to hold yet, of each step that has not been decided on"""
         self._waiting_for: dict[str, list[tuple[int, Condition]]] = {}
-        self._ready: list[int] = []
+        self._ready: list[tuple[int, int]] = []
+        """priority negated, and position"""
         self._running: set[int] = set()
         self._stopped = ""
         self._begun = False
@@ -164,7 +169,7 @@ class Schedule:
     def again(self, position: int) -> list[Decision]:
         """A step that was paused may start, when there is room."""
         if not self._stopped and self.plan.steps[position].name not in self._ended:
-            heappush(self._ready, position)
+            self._may_start(position)
         return self._admit()
 
     def stop(self, reason: str, paused: Mapping[int, End]) -> list[Cancel]:
@@ -208,12 +213,15 @@ class Schedule:
             if value is None:
                 unknown.append(conjunct)
         if not unknown:
-            heappush(self._ready, position)
+            self._may_start(position)
             return
         self._open[position] = unknown
         for conjunct in unknown:
             for name in dict.fromkeys(names(conjunct)):
                 self._waiting_for.setdefault(name, []).append((position, conjunct))
+
+    def _may_start(self, position: int) -> None:
+        heappush(self._ready, (-self.plan.steps[position].order.priority, position))
 
     def _settle(self, position: int, end: End) -> None:
         step = self.plan.steps[position]
@@ -238,7 +246,7 @@ class Schedule:
                 still_open.remove(conjunct)
                 if not still_open:
                     del self._open[dependent]
-                    heappush(self._ready, dependent)
+                    self._may_start(dependent)
         return cancelled
 
     def _spread(self, cancelled: list[Cancel]) -> Iterator[Cancel]:
@@ -250,9 +258,8 @@ class Schedule:
 
     def _admit(self) -> list[Decision]:
         starts: list[Decision] = []
-        most = self.plan.max_parallel or len(self.plan.steps)
-        while self._ready and len(self._running) < most:
-            position = heappop(self._ready)
+        while self._ready and len(self._running) < self._most:
+            _, position = heappop(self._ready)
             self._running.add(position)
             starts.append(Start(position))
         return starts

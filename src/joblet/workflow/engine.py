@@ -1,0 +1,292 @@
+"""Which workflows there are: accept, stop, try again, and take up those of an earlier server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from joblet import clock
+from joblet.errors import (
+    InvalidArgument,
+    InvalidWorkflow,
+    NothingToRetry,
+    ShuttingDown,
+    StoreFailed,
+    TooManyWorkflows,
+    WorkflowKeyReused,
+    WorkflowNotEnded,
+    WorkflowNotFound,
+    WorkflowNotRunning,
+)
+from joblet.job import MAX_KEY, Job
+from joblet.log import fields
+from joblet.runner import Runner, is_id
+from joblet.store import Workflows
+from joblet.uploads import File, Uploads
+from joblet.workflow.build import parse
+from joblet.workflow.condition import End
+from joblet.workflow.plan import Plan, WorkflowState
+from joblet.workflow.record import StepRecord, Workflow
+from joblet.workflow.run import Run
+
+log = logging.getLogger(__name__)
+
+_MAX_FILE_NAME = 255
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowOrder:
+    """What a client asks for."""
+
+    file: str
+    """the name of the file, for people to know it by"""
+    text: str
+    """what it says"""
+    files: Sequence[File] = ()
+    """those that its jobs upload"""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    job: str = ""
+    """run this job of the file only"""
+    key: str = ""
+    """the client's own name for the order"""
+
+
+class Engine:
+    """Runs workflows. The mutable state is those that have not ended."""
+
+    def __init__(self, store: Workflows, runner: Runner, uploads: Uploads, *, most: int, most_steps: int) -> None:
+        """At most `most` workflows have not ended, and `most_steps` steps of each run at a time."""
+        self._store = store
+        self._runner = runner
+        self._uploads = uploads
+        self._most = most
+        self._most_steps = most_steps
+        self._runs: dict[int, Run] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._accepting: set[asyncio.Task[Workflow]] = set()
+        self._closing = False
+
+    async def submit(self, order: WorkflowOrder, owner: str, role: str) -> Workflow:
+        """Accept a workflow of a client with that name and role. When this returns, it is on disk and will run.
+
+        With a key that the client has used before, it is the one that it was used for, ended or not.
+        Raises InvalidWorkflow with all faults of the file, InvalidArgument, WorkflowKeyReused, TooManyWorkflows,
+        NoRoom, DiskUnusable, StoreFailed or ShuttingDown, and then there is no workflow.
+        """
+        _check_names(order)
+        sent = [file.path for file in order.files]
+        parsed = await asyncio.to_thread(
+            parse, order.text, file=order.file, parameters=order.parameters, sent=sent, job=order.job
+        )
+        self._check_limits(order.file, parsed.plan, role)
+        now = clock.now_ns()
+        workflow = Workflow(
+            id=0,
+            file=order.file,
+            owner=owner,
+            role=role,
+            state=WorkflowState.PENDING,
+            created_at=now,
+            name=parsed.plan.name,
+            yaml=parsed.masked,
+            parameters=parsed.plan.parameters,
+            key=order.key,
+            fingerprint=_fingerprint(order, parsed.masked, parsed.plan),
+            timeout=parsed.plan.timeout,
+            max_parallel=parsed.plan.max_parallel,
+            timer_from=now,
+        )
+        return await self._accept(self._create(workflow, parsed.plan, order.files))
+
+    async def stop(self, workflow_id: str, reason: str) -> Workflow:
+        """End a workflow; returns when all of its jobs have ended.
+
+        Raises WorkflowNotFound, or WorkflowNotRunning when it has ended otherwise, before this or meanwhile.
+        """
+        run = self._runs.get(_parse_id(workflow_id))
+        if run is not None:
+            await run.request_stop(reason)
+            while not run.ended.is_set():
+                await _first_of(run.ended, run.unstored)
+                if run.unstored.is_set():
+                    raise StoreFailed(f"workflow {workflow_id} is being stopped, but its state cannot be stored now")
+        workflow = await self.get(workflow_id)
+        if run is None or workflow.state not in (WorkflowState.STOPPED, WorkflowState.CANCELED):
+            raise WorkflowNotRunning(workflow.id, workflow.state)
+        return workflow
+
+    async def retry(self, workflow_id: str) -> Workflow:
+        """Run again what failed, was stopped or canceled of an ended workflow, and all below it.
+
+        Raises WorkflowNotFound, WorkflowNotEnded, NothingToRetry, TooManyWorkflows, StoreFailed or ShuttingDown.
+        """
+        workflow = await self.get(workflow_id)
+        if not workflow.state.final:
+            raise WorkflowNotEnded(workflow.id, workflow.state)
+        if workflow.state is WorkflowState.COMPLETED:
+            raise NothingToRetry(workflow.id)
+        return await self._accept(self._reopen(workflow))
+
+    async def get(self, workflow_id: str) -> Workflow:
+        """A workflow as it is now. Raises WorkflowNotFound."""
+        workflow = await self._store.get(_parse_id(workflow_id))
+        if workflow is None:
+            raise WorkflowNotFound(workflow_id)
+        return workflow
+
+    async def recover(self) -> None:
+        """Take up every unfinished workflow of an earlier server. Its jobs have been taken up before."""
+        for workflow in await self._store.unfinished():
+            try:
+                plan = await self._store.plan(workflow.id)
+                records, jobs = await self._store.steps(workflow.id), await self._store.jobs(workflow.id)
+            except StoreFailed as error:
+                await self._lose(workflow, f"lost: {error}")
+                continue
+            self._start(workflow, plan, records, jobs)
+            log.info("workflow found again", extra=fields(workflowId=workflow.id, status=workflow.state))
+
+    async def close(self) -> None:
+        """Stop following workflows; the next server takes them up again."""
+        self._closing = True
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _accept(self, work: Coroutine[None, None, Workflow]) -> Workflow:
+        """What was begun is finished whether or not the client stays: no row without a run."""
+        if self._closing or len(self._runs) + len(self._accepting) >= self._most:
+            work.close()
+            raise ShuttingDown if self._closing else TooManyWorkflows(self._most)
+        accepting = asyncio.create_task(work)
+        self._accepting.add(accepting)
+        accepting.add_done_callback(self._accepting.discard)
+        return await asyncio.shield(accepting)
+
+    async def _create(self, workflow: Workflow, plan: Plan, files: Sequence[File]) -> Workflow:
+        folder = await self._uploads.save(files) if files else ""
+        new = False
+        try:
+            stored, new = await self._store.create(replace(workflow, uploads=folder), plan)
+        finally:
+            if not new and folder:
+                with contextlib.suppress(OSError):  # the next server looks for what nobody has
+                    await self._uploads.remove(folder)
+        if not new:
+            if stored.fingerprint != workflow.fingerprint:
+                raise WorkflowKeyReused(workflow.key, stored.id)
+            return stored
+        self._start(stored, plan, [StepRecord(position, step.name) for position, step in enumerate(plan.steps)], [])
+        log.info(
+            "workflow accepted",
+            extra=fields(workflowId=stored.id, file=stored.file, jobs=len(plan.steps), owner=stored.owner),
+        )
+        return stored
+
+    async def _reopen(self, workflow: Workflow) -> Workflow:
+        plan, records = await self._store.plan(workflow.id), await self._store.steps(workflow.id)
+        again = _to_run_again(plan, records)
+        reopened = await self._store.reopen(workflow.id, again, clock.now_ns())
+        if reopened is None:  # by somebody else, meanwhile
+            raise WorkflowNotEnded(workflow.id, WorkflowState.RUNNING)
+        fresh = [
+            StepRecord(record.position, record.name, attempts=record.attempts, base_attempts=record.attempts)
+            if record.position in again
+            else record
+            for record in records
+        ]
+        self._start(reopened, plan, fresh, [])
+        log.info("workflow is tried again", extra=fields(workflowId=workflow.id, jobs=len(again)))
+        return reopened
+
+    def _start(self, workflow: Workflow, plan: Plan, records: Sequence[StepRecord], jobs: Sequence[Job]) -> None:
+        run = Run(workflow, plan, records, jobs, self._store, self._runner, self._most_steps)
+        self._runs[workflow.id] = run
+        self._tasks[workflow.id] = asyncio.create_task(self._follow(run), name=f"workflow-{workflow.id}")
+
+    async def _follow(self, run: Run) -> None:
+        try:
+            await run.live()
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("workflow engine failed", extra=fields(workflowId=run.workflow.id))
+            await run.abandon("internal error")
+        finally:
+            del self._tasks[run.workflow.id]
+            if run.ended.is_set():
+                del self._runs[run.workflow.id]
+
+    async def _lose(self, workflow: Workflow, reason: str) -> None:
+        """End a workflow whose plan cannot be read any more, and what runs of it."""
+        log.error("workflow cannot go on", extra=fields(workflowId=workflow.id, reason=reason))
+        with contextlib.suppress(StoreFailed):
+            for job_id in await self._store.job_ids(workflow.id):
+                if (live := self._runner.find(str(job_id))) is not None:
+                    await live.request_stop(f"workflow {workflow.id}: {reason}")
+            await self._store.transition(workflow.id, WorkflowState.FAILED, ended_at=clock.now_ns(), reason=reason)
+
+    def _check_limits(self, file: str, plan: Plan, role: str) -> None:
+        """Raise InvalidWorkflow for jobs that ask for more than this server gives, before any of them runs."""
+        faults = []
+        for step in plan.steps:
+            try:
+                self._runner.check(step.order, role)
+            except InvalidArgument as error:
+                faults.append(f'{file}: job "{step.name}": {error}')
+        if faults:
+            raise InvalidWorkflow(faults)
+
+
+def _to_run_again(plan: Plan, records: Sequence[StepRecord]) -> set[int]:
+    """Positions of the steps that have not completed, and of all that require them, directly or not."""
+    dependents: dict[str, list[int]] = {}
+    for position, step in enumerate(plan.steps):
+        for name in step.dependencies:
+            dependents.setdefault(name, []).append(position)
+    again: set[int] = set()
+    left = [record.position for record in records if record.end is not End.COMPLETED]
+    while left:
+        position = left.pop()
+        if position not in again:
+            again.add(position)
+            left += dependents.get(plan.steps[position].name, ())
+    return again
+
+
+def _check_names(order: WorkflowOrder) -> None:
+    if not order.file or len(order.file) > _MAX_FILE_NAME or not order.file.isprintable():
+        shown = order.file[:_MAX_FILE_NAME]
+        raise InvalidArgument(f"invalid workflow: {shown!r} (a name of 1 to {_MAX_FILE_NAME} printable characters)")
+    if len(order.key) > MAX_KEY or not order.key.isprintable():
+        raise InvalidArgument(f"invalid key: {order.key[:MAX_KEY]!r} (at most {MAX_KEY} printable characters)")
+
+
+def _fingerprint(order: WorkflowOrder, masked: str, plan: Plan) -> str:
+    """Tells orders apart, but for their secrets: nothing that is stored leads back to those."""
+    files = sorted((file.path, hashlib.sha256(file.content).hexdigest(), file.permissions) for file in order.files)
+    told = [order.file, masked, sorted(plan.parameters.items()), order.job, files]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+
+
+def _parse_id(text: str) -> int:
+    """The number of a workflow's id. Raises WorkflowNotFound for a text that no workflow's id can be."""
+    if not is_id(text):
+        raise WorkflowNotFound(text)
+    return int(text)
