@@ -35,6 +35,7 @@ from joblet.life import Live
 from joblet.logs import LogHub
 from joblet.runner import Runner, parse_id
 from joblet.store import Store
+from joblet.store.secrets import KEY_FILE
 
 # What never comes is a failure and not a wait.
 pytestmark = pytest.mark.timeout(20)
@@ -1049,3 +1050,17 @@ async def test_the_timeout_of_an_ended_job_cannot_be_changed(site: Site) -> None
     for wrong in (0, -1, 10**15):
         with pytest.raises(InvalidArgument):
             await site.runner.set_timeout("1", wrong, "bob")
+
+
+async def test_a_job_whose_secrets_cannot_be_opened_any_more_fails_and_is_not_launched(make: Make) -> None:
+    site = make(slots=1)
+    _, first = await site.running()
+    await site.runner.submit(Order("scripted", secret_environment={"TOKEN": "hunter2"}), "alice", "admin")
+    await site.close()
+    (site.folder / KEY_FILE).unlink()
+    site.open()
+    await site.runner.recover()
+    first.end(code=0)
+    reason = "job store failed: a secret cannot be opened: it was sealed with another secret.key"
+    assert await site.ended(site.live(2)) == (State.FAILED, -1, reason)
+    assert site.host.launches == [1]
