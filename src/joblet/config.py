@@ -59,6 +59,8 @@ class JobletSection(_Section):
     maxConcurrentJobs: int = Field(default=100, ge=1, le=4096)
     maxQueuedJobs: int = Field(default=1000, ge=0, le=1_000_000)
     """jobs that may wait for a slot; more are refused"""
+    maxWorkflows: int = Field(default=1000, ge=1, le=100_000)
+    """workflows that have not ended; more are refused"""
     defaultProcessLimit: int = Field(default=1024, ge=2, le=4_194_304)
     """processes and threads"""
     defaultOpenFilesLimit: int = Field(default=65_536, ge=16, le=MAX_INT32)

@@ -29,7 +29,7 @@ from joblet.logs import LogHub
 from joblet.retention import Janitor
 from joblet.runner import Runner
 from joblet.server.descriptors import Descriptors
-from joblet.server.jobs import JobletService, JobService
+from joblet.server.jobs import JobletService
 from joblet.server.listener import Listener, most_connections, raise_descriptor_limit
 from joblet.server.rpc import Codec, Gate
 from joblet.server.settings import executor_settings, policy, retention
@@ -43,12 +43,16 @@ from joblet.server.state import (
     settle_uploads,
 )
 from joblet.server.tls import server_context
+from joblet.server.workflows import JobService
 from joblet.store import Events, Workflows
 from joblet.uploads import Uploads
+from joblet.workflow.engine import Engine
 
 log = logging.getLogger(__name__)
 
 _DRAIN_SECONDS = 5.0
+_STEPS_PER_SLOT = 2
+"""of one workflow that run or wait for a slot; more would only be more to hold"""
 _STOCK_MESSAGE = 4 << 20
 """bytes that a client of stock gRPC takes in one message"""
 _STREAM_WINDOW = 1 << 20
@@ -102,8 +106,13 @@ async def _serve(settings: Config, config_path: Path) -> None:
         janitor = Janitor(store, workflows, events, executor, uploads, hub, retention(settings))
         stack.push_async_callback(janitor.close)
         runner.on_end = janitor.on_end
+        most_steps = _STEPS_PER_SLOT * settings.joblet.maxConcurrentJobs
+        engine = Engine(workflows, runner, uploads, most=settings.joblet.maxWorkflows, most_steps=most_steps)
+        stack.push_async_callback(engine.close)
+        await engine.recover()
         most = min(settings.grpc.maxSendMsgSize, _STOCK_MESSAGE)
-        server = _grpc_server(settings, [JobletService(runner, executor, hub, most), JobService(janitor)])
+        job_service = JobService(engine, runner, workflows, events, janitor, most)
+        server = _grpc_server(settings, [JobletService(runner, executor, uploads, hub, most), job_service])
         gate = Gate(server, settings.grpc.maxRecvMsgSize)
         address = _listen(server, settings, tls, descriptors)
         log.info(
@@ -115,6 +124,7 @@ async def _serve(settings: Config, config_path: Path) -> None:
         log.info("server is shutting down; jobs go on")
         _notify_systemd("STOPPING=1")
         await hub.close()
+        job_service.close()
         await gate.drain(_DRAIN_SECONDS)
         server.close()
         await server.wait_closed()

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from grpclib.server import Stream
 
 from joblet.clock import rfc3339
-from joblet.errors import InvalidArgument, LogMissing
+from joblet.errors import InvalidArgument, JobletError, LogMissing
 from joblet.executor.base import Executor
-from joblet.job import Job, Limits, Order, Receipt, State
+from joblet.job import MASK, Job, Limits, Order, Receipt, State
+from joblet.job import Uploads as Uploaded
+from joblet.life import Live
 from joblet.logs import LogHub
 from joblet.logs.hub import Chunk
 from joblet.proto import joblet as pb
-from joblet.retention import Janitor
 from joblet.runner import Runner, parse_id
-from joblet.server.auth import caller
+from joblet.server.auth import Caller, caller
 from joblet.server.descriptors import Descriptors
-from joblet.server.page import JobEncoder, Page
+from joblet.server.page import JobEncoder, Page, close_at_once
 from joblet.server.rpc import Encoded
+from joblet.server.workflows import files_of
+from joblet.uploads import File, Uploads
 
 _BATCH = 200
 """jobs of a list encoded in one turn of the loop"""
@@ -30,10 +34,11 @@ _BATCH = 200
 class JobletService(pb.JobletServiceBase):
     """The five rpcs of API.md."""
 
-    def __init__(self, runner: Runner, executor: Executor, hub: LogHub, max_message: int) -> None:
+    def __init__(self, runner: Runner, executor: Executor, uploads: Uploads, hub: LogHub, max_message: int) -> None:
         """`max_message` is the size in bytes that no answer may exceed."""
         self._runner = runner
         self._executor = executor
+        self._uploads = uploads
         self._hub = hub
         self._max_message = max_message
         self._encoder = JobEncoder(Descriptors())
@@ -41,10 +46,7 @@ class JobletService(pb.JobletServiceBase):
     async def _call_rpc_handler_server_stream(
         self, handler: Callable[[Any], AsyncGenerator[Any]], stream: Stream[Any, Any], request: Any
     ) -> None:
-        """As betterproto2's, but a stream that the client leaves is closed at once, not by the garbage collector."""
-        async with aclosing(handler(request)) as responses:
-            async for response in responses:
-                await stream.send_message(response)
+        await close_at_once(handler, stream, request)
 
     async def run_job(self, message: pb.RunJobReq) -> pb.RunJobRes:
         limits = Limits(
@@ -56,13 +58,41 @@ class JobletService(pb.JobletServiceBase):
             message.max_disk,
             message.cpu_cores,
         )
-        args = tuple(message.args)
-        order = Order(message.command, args, limits, message.timeout_ms, message.priority, message.key)
-        client = caller.get()
-        live = await self._runner.submit(order, client.name, client.role)
+        order = Order(
+            command=message.command,
+            args=tuple(message.args),
+            limits=limits,
+            timeout_ms=message.timeout_ms,
+            priority=message.priority,
+            key=message.key,
+            name=message.name,
+            environment=dict(message.environment),
+            secret_environment=dict(message.secret_environment),
+            workdir=message.workdir,
+        )
+        live = await self._submit(order, files_of(message.uploads), caller.get())
         if message.wait_for_start:
             await live.launched.wait()
         return pb.RunJobRes(**self._fields(live.job))
+
+    async def _submit(self, order: Order, files: list[File], client: Caller) -> Live:
+        if not files:
+            return await self._runner.submit(order, client.name, client.role)
+        self._runner.check(order, client.role)
+        folder = await self._uploads.save(files)
+        try:
+            live = await self._runner.submit(replace(order, uploads=Uploaded(folder)), client.name, client.role)
+        except JobletError:
+            await self._forget(folder)
+            raise
+        # A client that has gone meanwhile leaves a job which needs them.
+        if live.job.uploads != Uploaded(folder):  # the same key has given it before
+            await self._forget(folder)
+        return live
+
+    async def _forget(self, folder: str) -> None:
+        with suppress(OSError):  # the next server removes what nobody has
+            await self._uploads.remove(folder)
 
     async def get_job_status(self, message: pb.GetJobStatusReq) -> pb.GetJobStatusRes:
         return self._status(await self._runner.get(message.id))
@@ -115,7 +145,7 @@ class JobletService(pb.JobletServiceBase):
                 yield chunk
 
     def _status(self, job: Job) -> pb.GetJobStatusRes:
-        return pb.GetJobStatusRes(**self._fields(job), receipt=_receipt(job.receipt))
+        return pb.GetJobStatusRes(**self._fields(job), receipt=_receipt(job.receipt), outputs=dict(job.outputs))
 
     def _fields(self, job: Job) -> dict[str, Any]:
         """What RunJobRes, GetJobStatusRes and Job have in common."""
@@ -133,6 +163,11 @@ class JobletService(pb.JobletServiceBase):
             "timeout_ms": job.timeout_ms,
             "priority": job.priority,
             "key": job.key,
+            "name": job.name,
+            "environment": dict(job.environment),
+            "secret_environment": dict.fromkeys(job.secret_environment, MASK),
+            "workdir": job.workdir,
+            "workflow_id": str(job.part.workflow_id) if job.part else "",
             "status": job.state,
             "start_time": rfc3339(job.started_at),
             "end_time": rfc3339(job.ended_at),
@@ -163,19 +198,3 @@ def _receipt(receipt: Receipt | None) -> pb.Receipt | None:
         processes_peak=receipt.processes_peak,
         oom_kills=receipt.oom_kills,
     )
-
-
-class JobService(pb.JobServiceBase):
-    """Removal of jobs. Workflows: the rpcs answer UNIMPLEMENTED until there is an engine behind them."""
-
-    def __init__(self, janitor: Janitor) -> None:
-        self._janitor = janitor
-
-    async def delete_job(self, message: pb.DeleteJobReq) -> pb.DeleteJobRes:
-        await self._janitor.delete(message.id)
-        return pb.DeleteJobRes(id=message.id, success=True, message=f"job deleted: {message.id}")
-
-    async def delete_all_jobs(self, message: pb.DeleteAllJobsReq) -> pb.DeleteAllJobsRes:
-        deleted, skipped = await self._janitor.delete_all()
-        text = f"{deleted} jobs deleted, {skipped} have not ended"
-        return pb.DeleteAllJobsRes(success=True, message=text, deleted_count=deleted, skipped_count=skipped)
