@@ -13,8 +13,10 @@ from harness import ROOT, Server, Stock, compile_stock_client, make_certificates
 
 ROOTS = {"host", "fault", "limits", "escape"}
 """folders whose tests run jobs"""
-ONCE = {"limits", "escape", "shim"}
-"""folders whose tests ask the kernel and the compilers, and learn nothing new from another Python"""
+ONCE = {"limits", "escape", "shim", "fault"}
+"""folders whose tests ask the kernel and the compilers, or are long, and learn nothing new from another Python"""
+ONCE_FILES = ("test_shim", "test_isolation", "test_job_view", "test_doctor")
+"""so do those of other folders whose names begin so"""
 
 
 @pytest.hookimpl(tryfirst=True)  # before the marks are looked at
@@ -22,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     able = sys.platform == "linux" and os.geteuid() == 0
     for item in items:
         folder = item.path.parent.name
-        if folder in ONCE:
+        if folder in ONCE or item.path.name.startswith(ONCE_FILES):
             item.add_marker(pytest.mark.load)
         if folder in ROOTS and not able:
             item.add_marker(pytest.mark.skip(reason="isolation needs root on Linux"))
