@@ -83,13 +83,8 @@ def test_a_change_happens_as_a_whole_or_not_at_all(changes: list[tuple[bool, int
     async def through() -> None:
         with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
             database = await opened(folder)
-            commits = 0
-
-            def committed() -> None:
-                nonlocal commits
-                commits += 1
-
-            database.on_commit = committed
+            commits: list[int] = []
+            database.on_commit = commits.append
             try:
                 results, stored = await ask(database)
             finally:
@@ -102,7 +97,7 @@ def test_a_change_happens_as_a_whole_or_not_at_all(changes: list[tuple[bool, int
                 else:
                     assert type(result) is (StoreFailed if plain else EXPECTED.get(blunder, StoreFailed))
             assert dict(stored) == expected
-            assert commits <= len(changes)
+            assert len(commits) <= len(changes)
 
     asyncio.run(through())
 
@@ -139,7 +134,7 @@ async def test_a_read_that_fails_leaves_the_reader_usable(tmp_path: Path) -> Non
 async def test_a_commit_is_told_of_after_it_has_happened(tmp_path: Path) -> None:
     database = await opened(str(tmp_path))
     told = asyncio.Event()
-    database.on_commit = told.set
+    database.on_commit = lambda newest: told.set()
     await database.execute("INSERT INTO t VALUES (NULL, 'news')")
     async with asyncio.timeout(10):
         await told.wait()

@@ -319,7 +319,9 @@ async def test_events_tell_of_every_change_in_order(store: Store, workflows: Wor
     single, _ = await store.create(Order("x", (), LIMITS, name="single"), "alice", State.PENDING, 1_000)
     assert calls == 1
     await store.transition(single.id, State.INITIALIZING, started_at=1_100)
+    assert calls == 2
     await store.request_stop(single.id, "stopped")
+    assert calls == 2  # it is no event
     await store.transition(single.id, State.FAILED, ended_at=1_200, exit_code=7, reason="exit code 7")
     await made(workflows)
     await workflows.transition(1, WorkflowState.RUNNING, started_at=2_000)

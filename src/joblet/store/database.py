@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+NEWEST_EVENT = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0)"
+"""the sequence number of the newest event there has been, kept or not; 0 for none"""
+
 _BATCH = 256
 """changes in one commit at most; bounds the time the first of them waits"""
 _ROOM = 4 << 20
@@ -56,8 +59,8 @@ class Database:
         self._path = path
         self.damaged = False
         """it takes no more that is new: that would be lost with it"""
-        self.on_commit: Callable[[], None] = lambda: None
-        """called on the event loop after each commit"""
+        self.on_commit: Callable[[int], None] = lambda newest: None
+        """called on the event loop after each commit, with the sequence number of the newest event"""
         try:
             self._write = _connect(path)
             check(self._write)
@@ -175,6 +178,7 @@ class Database:
         try:
             self._write.execute("BEGIN IMMEDIATE")
             tellings = [self._attempt(change) for change in batch]
+            (newest,) = self._write.execute(NEWEST_EVENT).fetchone()
             self._write.execute("COMMIT")
         except Exception as error:
             if self._write.in_transaction:
@@ -185,7 +189,7 @@ class Database:
                 return partial(_call_all, [self._commit([change]) for change in batch])
             told = self._failure(error) if isinstance(error, sqlite3.Error) else error
             return partial(_call_all, [partial(_fail, change.done, told) for change in batch])
-        return partial(self._tell, tellings)
+        return partial(self._tell, tellings, newest)
 
     def _attempt(self, change: _Change) -> Callable[[], None]:
         """Run one change; what to say of it once it is committed, or at once when it was undone by itself."""
@@ -198,9 +202,9 @@ class Database:
             return partial(_fail, change.done, told)
         return partial(_settle, change.done, result)
 
-    def _tell(self, tellings: list[Callable[[], None]]) -> None:
+    def _tell(self, tellings: list[Callable[[], None]], newest: int) -> None:
         _call_all(tellings)
-        self.on_commit()
+        self.on_commit(newest)
 
 
 class _Statement:

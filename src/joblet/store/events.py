@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from joblet.store.database import Database
+from joblet.store.database import NEWEST_EVENT, Database
 from joblet.workflow.record import Event
-
-NEWEST = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0)"
-"""the sequence number of the newest event there has been, kept or not; 0 for none"""
 
 _BATCH = 1_000
 """events removed in one change, so that others do not wait long for it"""
@@ -19,9 +16,10 @@ class Events:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._told = 0
         self.on_commit: Callable[[], None] = lambda: None
-        """called on the event loop after each commit: there may be events that were not there before"""
-        database.on_commit = lambda: self.on_commit()
+        """called on the event loop after each commit with which there are new events"""
+        database.on_commit = self._tell
 
     async def after(
         self, sequence: int, count: int, *, workflow_id: int | None = None, job_id: int | None = None
@@ -46,7 +44,7 @@ class Events:
 
         When none is kept the oldest is the next one, newest + 1.
         """
-        ((oldest, newest),) = await self._database.query(f"SELECT (SELECT min(sequence) FROM events), ({NEWEST})")
+        ((oldest, newest),) = await self._database.query(f"SELECT (SELECT min(sequence) FROM events), ({NEWEST_EVENT})")
         return newest + 1 if oldest is None else oldest, newest
 
     async def trim(self, keep: int) -> None:
@@ -54,3 +52,8 @@ class Events:
         oldest, newest = await self.bounds()
         for last in range(oldest + _BATCH - 1, newest - keep + _BATCH, _BATCH):
             await self._database.execute("DELETE FROM events WHERE sequence <= ?", (min(last, newest - keep),))
+
+    def _tell(self, newest: int) -> None:
+        if newest != self._told:
+            self._told = newest
+            self.on_commit()

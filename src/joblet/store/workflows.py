@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 
 from joblet.errors import StoreFailed, TransitionRefused, WorkflowNotFound
 from joblet.job import Job
-from joblet.store.database import Database
-from joblet.store.events import NEWEST
+from joblet.store.database import NEWEST_EVENT, Database
 from joblet.store.rows import ALL_COLUMNS, COLUMNS, job_of, shown_job
 from joblet.store.secrets import Sealer
 from joblet.store.steps import (
@@ -274,7 +273,7 @@ class Workflows:
                 _select(connection, "id = ? AND deleted = 0", workflow_id),
                 connection.execute(steps, (workflow_id,)).fetchall(),
                 connection.execute(f"SELECT {COLUMNS} {_OPEN_JOBS}", (workflow_id,)).fetchall(),
-                connection.execute(NEWEST).fetchone()[0],
+                connection.execute(NEWEST_EVENT).fetchone()[0],
             )
 
         row, steps, jobs, sequence = await self._database.snapshot(read)
