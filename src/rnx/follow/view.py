@@ -39,7 +39,7 @@ class JobView:
             job_id,
             job.attempt,
             job.max_attempts,
-            job.start_time,
+            job.start_time if job.status not in WAITING else None,
             job.end_time if job.status in ENDED else None,
             job.reason,
         )
