@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from joblet.command_line import one_line
-from rnx.graph.canvas import cells, padded
+from rnx.columns import cells, padded
 from rnx.graph.model import is_plain
 
 if TYPE_CHECKING:

@@ -174,10 +174,10 @@ def frame(view: View, *, width: int = 100, height: int = 24) -> list[str]:
 def test_the_picture() -> None:
     assert frame(View(SHOWN)) == [
         "w.yaml  workflow 7  RUNNING  12.5s",
-        "✓ fetch           COMPLETED  1.2s",
-        "● train[lr=0.1]   RUNNING    7.5s  attempt 2/3",
-        "✗ train[lr=0.01]  FAILED     4.0s  attempt 3/3  exit code 1",
-        "- alarm           CANCELED         requires fetch=FAILED, but fetch is COMPLETED",
+        "✓ fetch           COMPLETED     1.2s",
+        "● train[lr=0.1]   RUNNING       7.5s  attempt 2/3",
+        "✗ train[lr=0.01]  FAILED        4.0s  attempt 3/3  exit code 1",
+        "- alarm           CANCELED            requires fetch=FAILED, but fetch is COMPLETED",
         "  report          PENDING",
         "━━━━━━━━━━━━━━━━━━━━━━━━                  3/5 jobs ended",
         "1 running, 1 failed, 1 canceled, 1 waiting, 1 completed",

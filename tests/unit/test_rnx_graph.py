@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from joblet.client import WorkflowInfo, WorkflowJob, WorkflowStatus
 from joblet.workflow.build import parse
+from rnx.columns import cells, cut
 from rnx.graph import Edge, Graph, Node, mermaid, of_status, svg, text
-from rnx.graph.canvas import cells, cut
 from rnx.graph.layout import arrange, layers_of
 from rnx.graph.text import listing
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from joblet.command_line import one_line
+from rnx.columns import cells, cut, padded
 from rnx.follow.view import BUSY, ENDED, JobView, View, selected, summary
 
 _STYLES = {
@@ -26,6 +27,8 @@ _MARKS = {"COMPLETED": "✓", "FAILED": "✗", "STOPPED": "■", "CANCELED": "-"
 _PLAIN_MARKS = {"COMPLETED": "+", "FAILED": "x", "STOPPED": "!", "CANCELED": "-", "RUNNING": "*", "INITIALIZING": "*"}
 _FRAME = 4
 """lines beside those of jobs: title, progress, summary, cursor"""
+_NAME = 40
+"""columns that a name takes at most"""
 _LEAST = 3
 """lines for jobs, however low the terminal"""
 
@@ -67,52 +70,45 @@ class Frame:
         self._now = now
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        room = max(_LEAST, console.height - _FRAME)
+        jobs = selected(self._view, max(_LEAST, console.height - _FRAME))
         marks = _MARKS if "utf" in console.encoding else _PLAIN_MARKS
-        yield Group(*self._lines(room, marks, min(40, options.max_width // 2)))
+        for line in (self._title(), *self._rows(jobs, marks)):
+            line.no_wrap, line.overflow = True, "ellipsis"
+            yield line
+        yield from self._progress(len(jobs), min(40, options.max_width // 2))
 
-    def _lines(self, room: int, marks: dict[str, str], bar_width: int) -> Iterator[RenderableType]:
+    def _title(self) -> Text:
         view = self._view
-        style = _STYLES.get(view.status, "")
-        title = Text.assemble(
-            (one_line(view.title), "bold"), f"  workflow {one_line(view.workflow_id)}  ", (one_line(view.status), style)
-        )
+        title = Text.assemble((one_line(view.title), "bold"), f"  workflow {one_line(view.workflow_id)}  ")
+        title.append(one_line(view.status), style=_STYLES.get(view.status))
         elapsed = view.seconds(self._now)
         title.append("" if elapsed is None else f"  {duration(elapsed)}")
-        title.append(f"  {one_line(view.reason)}" if view.reason else "")
-        title.no_wrap, title.overflow = True, "ellipsis"
-        yield title
-        jobs = selected(view, room)
-        table = Table.grid(padding=(0, 2, 0, 0))
-        table.add_column(no_wrap=True, overflow="ellipsis")
-        table.add_column(no_wrap=True)
-        table.add_column(no_wrap=True, justify="right")
-        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-        for job in jobs:
-            table.add_row(*self._row(job, marks))
-        yield table
+        return title.append(f"  {one_line(view.reason)}" if view.reason else "")
+
+    def _rows(self, jobs: list[JobView], marks: dict[str, str]) -> Iterator[Text]:
+        names = [cut(one_line(job.name), _NAME) for job in jobs]
+        widest = max((len(cells(name)) for name in names), default=0)
+        for job, name in zip(jobs, names, strict=True):
+            took = job.seconds(self._now)
+            details = [f"attempt {job.attempt}/{job.max_attempts}" if job.attempt > 1 else ""]
+            if job.status not in BUSY and job.status != "COMPLETED":
+                details.append(one_line(job.reason))
+            row = Text(f"{marks.get(job.status, ' ')} {padded(name, widest)}  ", style=_STYLES.get(job.status, ""))
+            row.append(f"{one_line(job.status):<12}")
+            row.append(f"{'' if took is None else duration(took):>6}  ", style="default")
+            yield row.append("  ".join(detail for detail in details if detail), style="default")
+
+    def _progress(self, shown: int, width: int) -> Iterator[RenderableType]:
+        view = self._view
         done = sum(view.counts[status] for status in ENDED)
         bar = Table.grid(padding=(0, 2, 0, 0))
         bar.add_column(no_wrap=True)
         bar.add_column(no_wrap=True, overflow="ellipsis")
-        progress = ProgressBar(total=max(1, view.total), completed=done, width=bar_width)
+        progress = ProgressBar(total=max(1, view.total), completed=done, width=width)
         bar.add_row(progress, f"{done}/{view.total} jobs ended")
         yield bar
-        hidden = f" ({view.total - len(jobs)} not shown)" if len(jobs) < view.total else ""
+        hidden = f" ({view.total - shown} not shown)" if shown < view.total else ""
         yield Text(summary(view) + hidden, no_wrap=True, overflow="ellipsis")
-
-    def _row(self, job: JobView, marks: dict[str, str]) -> tuple[Text, Text, Text, Text]:
-        style = _STYLES.get(job.status, "")
-        took = job.seconds(self._now)
-        details = [f"attempt {job.attempt}/{job.max_attempts}" if job.attempt > 1 else ""]
-        if job.status not in BUSY and job.status != "COMPLETED":
-            details.append(one_line(job.reason))
-        return (
-            Text(f"{marks.get(job.status, ' ')} {one_line(job.name)}", style=style),
-            Text(one_line(job.status), style=style),
-            Text("" if took is None else duration(took)),
-            Text("  ".join(detail for detail in details if detail)),
-        )
 
 
 def duration(seconds: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import unicodedata
+from rnx.columns import cells
 
 _UP, _DOWN, _LEFT, _RIGHT = 1, 2, 4, 8
 _LINES = {
@@ -22,35 +22,6 @@ _LINES = {
     _UP | _LEFT | _RIGHT: "┴",
     _UP | _DOWN | _LEFT | _RIGHT: "┼",
 }
-
-
-def cells(text: str) -> list[str]:
-    """The columns that a text takes: a wide character and then nothing, a combining one with that before it."""
-    columns: list[str] = []
-    for character in text:
-        if unicodedata.combining(character) and columns:
-            columns[-1] += character
-            continue
-        columns.append(character)
-        if unicodedata.east_asian_width(character) in "WF":
-            columns.append("")
-    return columns
-
-
-def cut(text: str, width: int) -> str:
-    """As much of the text as fits; cut text ends with `…`."""
-    columns = cells(text)
-    if len(columns) <= width:
-        return text
-    kept = columns[: width - 1]
-    if columns[width - 1] == "" and kept:  # half of a wide character
-        kept.pop()
-    return "".join(kept) + "…"
-
-
-def padded(text: str, width: int) -> str:
-    """The text with blanks up to the width."""
-    return text + " " * max(0, width - len(cells(text)))
 
 
 class Canvas:

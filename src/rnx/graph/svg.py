@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from joblet.command_line import one_line
-from rnx.graph.canvas import cells, cut
+from rnx.columns import cells, cut
 from rnx.graph.colors import COLORS, Colors
 from rnx.graph.layout import Layout, arrange
 from rnx.graph.model import Graph, Node

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from joblet.command_line import one_line
-from rnx.graph.canvas import Canvas, cells, cut, padded
+from rnx.columns import cells, cut, padded
+from rnx.graph.canvas import Canvas
 from rnx.graph.layout import Layout, arrange, layers_of
 from rnx.graph.model import Graph, Node
 
