@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from data.make_state import described_workflow
 from harness import ROOT, Server, Stock
 
 from joblet.store.schema import newest_schema
 
 STATES = sorted((ROOT / "tests/data").glob("state-*.tar.gz"))
+WORKFLOWS = sorted((ROOT / "tests/data").glob("workflows-*.tar.gz"))
 ENDED = {"completed", "failed", "killed", "absent", "stopped"}
 LOST = {"lost: its monitor was killed", "lost: the host was rebooted"}
 """the first on the machine that made the state, until it is booted again"""
@@ -73,17 +75,53 @@ def test_the_jobs_of_an_earlier_release(make_server: Callable[..., Server], stoc
     assert server.rnx("delete", "--all", "--yes").stdout.splitlines()[1] == f"Deleted: {len(said) + 1}"
 
 
-@pytest.mark.parametrize("archive", STATES, ids=lambda path: path.name.partition(".")[0])
+@pytest.mark.parametrize("archive", [*STATES, *WORKFLOWS], ids=lambda path: path.name.partition(".")[0])
 def test_a_frozen_state_is_what_its_name_says(tmp_path: Path, archive: Path) -> None:
     extract(archive, tmp_path)
+    kind = archive.name.partition("-")[0]
     connection = sqlite3.connect(tmp_path / "state/joblet.db")
     try:
         (schema,) = connection.execute("PRAGMA user_version").fetchone()
         states = dict(connection.execute("SELECT state, count(*) FROM jobs GROUP BY state"))
     finally:
         connection.close()
-    assert archive.name == f"state-v{schema}.tar.gz"
-    assert states == {"COMPLETED": 1, "FAILED": 3, "STOPPED": 1, "RUNNING": 3, "PENDING": 1}
+    assert archive.name == f"{kind}-v{schema}.tar.gz"
+    assert (
+        states
+        == {
+            "state": {"COMPLETED": 1, "FAILED": 3, "STOPPED": 1, "RUNNING": 3, "PENDING": 1},
+            "workflows": {"COMPLETED": 2, "FAILED": 2, "RUNNING": 1},
+        }[kind]
+    )
+
+
+@pytest.mark.parametrize("archive", WORKFLOWS, ids=lambda path: path.name.partition(".")[0])
+def test_the_workflows_of_an_earlier_release(make_server: Callable[..., Server], stock, archive: Path) -> None:
+    server = make_server()
+    said = unpack(archive, server)
+    server.start()
+    messages, stubs = stock
+    with server.channel() as channel:
+        client, workflows = Stock(channel, *stock), stubs.JobServiceStub(channel)
+
+        def status(name: str) -> dict[str, Any]:
+            number = said[name]["id"]
+            for _ in workflows.WatchEvents(messages.WatchEventsRequest(workflowId=number)):
+                pass  # until it has ended
+            return described_workflow(workflows.GetWorkflowStatus(messages.GetWorkflowStatusRequest(workflowId=number)))
+
+        assert status("ended") == said["ended"]
+        assert [client.output(said["ended"]["jobs"][step]["jobId"]) for step in (0, 1)] == [b"fetched\n", b"1,2\n"]
+        # what was done stays done, what was lost is told, and what comes after has all that it was to have
+        found = status("interrupted")
+        first, second, third = found["jobs"]
+        assert (found["status"], found["yamlContent"]) == ("FAILED", said["interrupted"]["yamlContent"])
+        assert first == said["interrupted"]["jobs"][0]
+        assert (second["jobId"], second["status"], second["reason"] in LOST) == ("5", "FAILED", True)
+        assert (third["jobId"], third["status"], third["attempt"]) == ("6", "COMPLETED", 1)
+        assert client.output("6") == b"shared\n1,2\n7 here\n"
+        order = messages.RunWorkflowRequest(yamlContent="jobs: {a: {command: 'true'}}")
+        assert workflows.RunWorkflow(order).workflowId == "3"
 
 
 def test_a_newer_releases_state_is_refused_and_left_as_it_is(make_server: Callable[..., Server]) -> None:
