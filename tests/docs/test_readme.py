@@ -74,12 +74,15 @@ def shell(command: str, **kwargs: object) -> str:
 
 
 @runs_jobs
-def test_rnx_prints_what_the_readme_shows(make_server: Callable[..., Server]) -> None:
+def test_rnx_prints_what_the_readme_shows(make_server: Callable[..., Server], tmp_path: Path) -> None:
     environment = client_environment(make_server().start())
+    for block in blocks("yaml"):
+        if name := re.match(r"# (\S+)\n", block):
+            (tmp_path / name[1]).write_text(block)
     shown = list(dialogue())
     assert len(shown) > 5
     for command, output in shown:
-        assert like_any_run(shell(command, env=environment)) == like_any_run(output), command
+        assert like_any_run(shell(command, env=environment, cwd=tmp_path)) == like_any_run(output), command
 
 
 @runs_jobs
