@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import betterproto2
@@ -13,6 +14,7 @@ from grpclib.const import Status
 from grpclib.encoding.base import CodecBase
 from grpclib.events import RecvRequest, listen
 from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.metadata import encode_grpc_message
 
 from joblet.errors import InvalidArgument, JobletError, ShuttingDown, TooLarge
 from joblet.log import fields
@@ -28,6 +30,8 @@ _REQUEST_SECONDS = 30.0
 """from a call's headers to its message; what a slow client needs for a large one comes on top"""
 _SLOWEST = 512
 """bytes a second"""
+_MOST_SENTENCE = 7_000
+"""bytes of an error's sentence in the form in which it travels: of all trailers a stock client takes 8 KiB"""
 
 
 class Encoded:
@@ -93,7 +97,7 @@ class Gate:
                 "call refused",
                 extra=fields(method=event.method_name, client=name, role=role, peer=_peer(event), error=str(error)),
             )
-            raise GRPCError(error.status, str(error)) from None
+            raise GRPCError(error.status, fitting(str(error))) from None
         auth.caller.set(who)
         event.method_func = self._guard(event.method_func, event.method_name)
 
@@ -106,7 +110,7 @@ class Gate:
             try:
                 await method(stream)
             except JobletError as error:
-                raise GRPCError(error.status, str(error)) from None
+                raise GRPCError(error.status, fitting(str(error))) from None
             except (GRPCError, StreamTerminatedError, TimeoutError):
                 raise
             except OSError as error:
@@ -121,6 +125,14 @@ class Gate:
                 self._calls.discard(task)
 
         return guarded
+
+
+def fitting(sentence: str) -> str:
+    """A sentence that every client can be told: its beginning, where it is too long."""
+    beginning = sentence[:_MOST_SENTENCE]
+    sizes = accumulate(len(encode_grpc_message(character)) for character in beginning)
+    length = sum(size <= _MOST_SENTENCE for size in sizes)
+    return sentence if length == len(sentence) else sentence[:length] + "..."
 
 
 def _bound(stream: grpclib.server.Stream[Any, Any], most: int) -> None:

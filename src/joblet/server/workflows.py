@@ -8,7 +8,7 @@ from typing import Any
 
 from grpclib.server import Stream
 
-from joblet.errors import EventsGone, InvalidArgument, WorkflowNotFound
+from joblet.errors import EventsGone, InvalidArgument, ShuttingDown, WorkflowNotFound
 from joblet.proto import joblet as pb
 from joblet.retention import Janitor
 from joblet.runner import Runner, is_id, parse_id
@@ -42,7 +42,7 @@ class JobService(pb.JobServiceBase):
         events.on_commit = self._wake
 
     def close(self) -> None:
-        """End the streams of events."""
+        """End the streams of events with ShuttingDown."""
         self._closing = True
         self._wake()
 
@@ -122,11 +122,13 @@ class JobService(pb.JobServiceBase):
         try:
             oldest, newest = await self._events.bounds()
             after = newest if message.only_new else message.after
+            if after > newest:  # of another life of this server, before its database was restored
+                raise InvalidArgument(f"invalid after: {after} (allowed 0 to {newest}, the newest event)")
             if after and after + 1 < oldest:
                 raise EventsGone(after, oldest)
             while True:
                 news.clear()
-                over = self._closing or message.no_follow or await self._is_over(workflow_id, job_id)
+                over = message.no_follow or await self._is_over(workflow_id, job_id)
                 oldest, newest = await self._events.bounds()
                 if after and after + 1 < oldest:  # by a client too slow for what is kept
                     raise EventsGone(after, oldest)
@@ -139,6 +141,8 @@ class JobService(pb.JobServiceBase):
                 after = max(after, newest)
                 if over:
                     return
+                if self._closing:
+                    raise ShuttingDown
                 await news.wait()
         finally:
             self._watchers.discard(news)
