@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from joblet.errors import StoreDamaged, StoreFailed
 from joblet.job import Limits, Order, State
-from joblet.store import Store
+from joblet.server.state import settle_strange_workflows, settle_uploads
+from joblet.store import Events, Store, Workflows
 from joblet.store.backup import backup, restore
 from joblet.store.schema import newest_schema
+from joblet.uploads import File, Uploads
+from joblet.workflow.plan import Plan, Step, WorkflowState
+from joblet.workflow.record import Workflow
 
 
 async def fill(path: Path, count: int) -> None:
@@ -97,4 +102,42 @@ async def test_ids_of_what_an_older_database_does_not_know_are_skipped(tmp_path:
     await store.skip_ids(7)
     job, _ = await store.create(Order("x", (), Limits(1, 1, 0)), "alice", State.PENDING, 1)
     assert job.id == 43
+    await store.close()
+
+
+NEW = Workflow(0, "w.yaml", "alice", "admin", WorkflowState.PENDING, 1)
+PLAN = Plan((Step("only", Order("x", (), Limits(1, 1, 0), secret_environment={"TOKEN": "hunter2"})),))
+
+
+class Directories:
+    """An executor that has left directories of workflows."""
+
+    def __init__(self, *workflow_ids: int) -> None:
+        self._ids = list(workflow_ids)
+
+    def workflow_ids(self) -> list[int]:
+        return self._ids
+
+
+async def test_a_copy_holds_workflows_and_events_and_later_ones_do_not_take_their_ids(tmp_path: Path) -> None:
+    path = tmp_path / "joblet.db"
+    store = Store.open(path)
+    workflows = Workflows(store.database, store.sealer)
+    folder = await Uploads(tmp_path).save([File("in.csv", b"1,2")])
+    await workflows.create(replace(NEW, uploads=folder), PLAN)
+    backup(path, tmp_path / "copy")
+    lost = await Uploads(tmp_path).save([File("in.csv", b"3,4")])
+    await workflows.create(replace(NEW, uploads=lost), PLAN)
+    await store.close()
+    restore(tmp_path / "copy", path)
+    store = Store.open(path)
+    workflows = Workflows(store.database, store.sealer)
+    assert [workflow.id for workflow in await workflows.unfinished()] == [1]
+    assert await workflows.plan(1) == PLAN
+    assert await Events(store.database).bounds() == (1, 1)
+    await settle_strange_workflows(workflows, Directories(1, 2))  # type: ignore[arg-type]
+    await settle_uploads(workflows, Uploads(tmp_path))
+    assert [entry.name for entry in (tmp_path / "uploads").iterdir()] == [folder]
+    again, _ = await workflows.create(NEW, PLAN)
+    assert again.id == 3
     await store.close()
