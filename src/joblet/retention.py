@@ -123,7 +123,7 @@ class Janitor:
         """Remove every ended job: how many go, and how many stay because they, or their workflows, have not ended."""
         gone = await self._store.delete_all()
         self._start(self._remove_all(gone))
-        return len(gone), len(await self._store.unfinished()) + await self._store.count_ended()
+        return len(gone), len(await self._store.unfinished()) + await self._store.count_kept()
 
     async def delete_workflow(self, workflow_id: str) -> None:
         """Remove an ended workflow with its jobs, their logs and all its files.
@@ -192,7 +192,7 @@ class Janitor:
             return
         if bounds.max_bytes:
             await self._measure_all(await self._store.unmeasured())
-        count = await self._store.count_ended() if bounds.max_jobs else 0
+        count = await self._store.count_ended() - await self._store.count_kept() if bounds.max_jobs else 0
         size = await self._store.sum_disk_bytes() if bounds.max_bytes else 0
         now, after, removed = self._clock.now_ns(), (-1, 0), 0
         while batch := await self._store.ended(_BATCH, after):

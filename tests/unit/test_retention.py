@@ -279,6 +279,18 @@ async def test_a_workflow_is_deleted_with_its_jobs_and_files(store: Store, files
                 await janitor.delete_workflow(gone)
 
 
+async def test_jobs_of_a_workflow_that_has_not_ended_push_no_others_out(store: Store, files: Files) -> None:
+    await make_jobs(store, files, 10)
+    await make_workflow(store, files, None)
+    await make_workflow(store, files, None)
+    await make_jobs(store, files, 20, 30)
+    async with janitor_of(store, files, Retention(max_jobs=2)):
+        await until(files, {2, 3, 4, 5})
+        while await store.deleted():  # noqa: ASYNC110 - nor of this
+            await asyncio.sleep(0.001)
+    assert await store.count_ended() == 4
+
+
 async def test_nothing_of_a_workflow_that_has_not_ended_goes(store: Store, files: Files) -> None:
     workflow, job = await make_workflow(store, files, None)
     await make_jobs(store, files, 10, None)

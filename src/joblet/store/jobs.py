@@ -154,13 +154,22 @@ class Store:
         return [job_id for (job_id,) in await self.database.query("SELECT id FROM jobs WHERE deleted = 1")]
 
     async def ended(self, count: int, after: tuple[int, int]) -> list[tuple[int, int, int]]:
-        """(ended_at, id, disk_bytes) of the `count` longest ended jobs that come after this (ended_at, id)."""
-        where = f"{_ENDED} AND (ended_at, id) > (?, ?) ORDER BY ended_at, id LIMIT ?"
+        """(ended_at, id, disk_bytes) of the `count` longest ended jobs that come after this (ended_at, id).
+
+        Without those whose workflow has not ended.
+        """
+        where = f"{_DELETABLE} AND (ended_at, id) > (?, ?) ORDER BY ended_at, id LIMIT ?"
         return await self.database.query(f"SELECT ended_at, id, disk_bytes FROM jobs WHERE {where}", *after, count)
 
     async def count_ended(self) -> int:
         """How many jobs have ended and are not deleted."""
         ((count,),) = await self.database.query(f"SELECT count(*) FROM jobs WHERE {_ENDED}")
+        return int(count)
+
+    async def count_kept(self) -> int:
+        """How many jobs have ended and cannot be deleted yet, for their workflows have not."""
+        unfinished = "workflow_id IN (SELECT id FROM workflows WHERE ended_at IS NULL)"
+        ((count,),) = await self.database.query(f"SELECT count(*) FROM jobs WHERE {unfinished} AND {_ENDED}")
         return int(count)
 
     async def sum_disk_bytes(self) -> int:
