@@ -214,14 +214,15 @@ def test_a_failure_is_tried_again(folder: Folder) -> None:
     assert again.stderr.count("\n") == 1
 
 
-def test_a_view_survives_the_restart_of_the_server(fresh: Folder) -> None:
+@pytest.mark.parametrize("end", [Server.kill, Server.stop])
+def test_a_view_survives_the_restart_of_the_server(fresh: Folder, end: Callable[[Server], object]) -> None:
     workflow_id = fresh.start("jobs:\n" + bash("a", f"echo ready; {UNTIL_GO}") + bash("b", "echo b", requires=["a"]))
     command = fresh.server.rnx_command("workflow", "follow", workflow_id, "--logs")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as view:
         assert view.stdout is not None
         while view.stdout.readline() != "a | ready\n":
             assert view.poll() is None
-        fresh.server.kill()
+        end(fresh.server)
         fresh.server.start()
         fresh.go(workflow_id)
         output, errors = view.communicate(timeout=PATIENCE)

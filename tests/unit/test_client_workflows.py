@@ -50,7 +50,7 @@ class Service(pb.JobServiceBase):
         """raised by the next calls of RunWorkflow"""
         self.streams: list[list[pb.Event | GRPCError | asyncio.Event]] = []
         """what the next calls of WatchEvents give; an asyncio.Event is waited for"""
-        self.statuses: list[tuple[str, int]] = []
+        self.statuses: list[tuple[str, int] | GRPCError] = []
         """of the workflow and the latest event, for the next calls of GetWorkflowStatus; the last one stays"""
         self.watching = asyncio.Event()
         """somebody asks for events"""
@@ -64,7 +64,10 @@ class Service(pb.JobServiceBase):
 
     async def get_workflow_status(self, message: pb.GetWorkflowStatusRequest) -> pb.GetWorkflowStatusResponse:
         self.asked.append(message)
-        status, sequence = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+        answer = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+        if isinstance(answer, GRPCError):
+            raise answer
+        status, sequence = answer
         info = pb.WorkflowInfo(id="7", workflow="w.yaml", status=status, total_jobs=len(self.jobs))
         return pb.GetWorkflowStatusResponse(workflow=info, jobs=self.jobs, sequence=sequence)
 
@@ -259,7 +262,7 @@ async def test_a_stream_of_events_can_be_left(service: Service, client: Client) 
 
 async def test_a_workflow_is_waited_for(folder: Path, service: Service, client: Client) -> None:
     workflow = await client.run_workflow(folder / "w.yaml")
-    service.statuses = [("RUNNING", 1), ("RUNNING", 20), ("COMPLETED", 30)]
+    service.statuses = [AWAY, ("RUNNING", 1), AWAY, ("RUNNING", 20), AWAY, ("COMPLETED", 30)]
     service.streams = [[GONE], [change(30, "", "COMPLETED")]]
     assert (await workflow.wait()).workflow.status == "COMPLETED"
     assert [request.after for request in service.watched()] == [1, 20]
@@ -293,7 +296,7 @@ async def test_the_exit_status_says_how_it_ended(service: Service, watch: Watch,
 
 
 async def test_a_view_goes_on_over_a_restart_and_over_events_that_are_gone(service: Service, watch: Watch) -> None:
-    service.statuses = [("RUNNING", 1), ("RUNNING", 9), ("FAILED", 10)]
+    service.statuses = [("RUNNING", 1), ("RUNNING", 9), AWAY, ("FAILED", 10)]
     service.streams = [
         [change(2, "a", "RUNNING", "5"), AWAY],
         [GONE],

@@ -70,10 +70,21 @@ class WorkflowCalls(Calls):
                 info = workflow_of(pb.WorkflowInfo(id=answer.workflow_id, workflow=request.workflow))
                 return Workflow(self, replace(info, status=answer.status, total_jobs=answer.total_jobs, key=key))
 
-    async def workflow(self, workflow_id: str) -> WorkflowStatus:
-        """What the server knows of a workflow and its jobs."""
+    async def workflow(self, workflow_id: str, *, reconnect: bool = False) -> WorkflowStatus:
+        """What the server knows of a workflow and its jobs.
+
+        With `reconnect` a server that is being restarted is waited for, for `config.patience` seconds.
+        """
         request = pb.GetWorkflowStatusRequest(workflow_id=workflow_id)
-        return status_of(await self._call(self._jobs_stub.get_workflow_status(request, timeout=self.config.timeout)))
+        patience = Patience(self.config.patience if reconnect else 0)
+        patience.renew()  # whoever asks for patience has reached it before
+        while True:
+            try:
+                answer = await self._call(self._jobs_stub.get_workflow_status(request, timeout=self.config.timeout))
+            except JobletError as error:
+                await self._wait(patience, error)
+            else:
+                return status_of(answer)
 
     async def list_workflows(self, *, limit: int = 0, before: str = "", ended: bool = True) -> WorkflowList:
         """The newest workflows, by id: as many as fit into one answer, or at most `limit`.
@@ -193,7 +204,7 @@ class Workflow:
 
     async def wait(self) -> WorkflowStatus:
         """How it has ended, as soon as it has; restarts of the server are waited for."""
-        while not (status := await self.status()).workflow.ended:
+        while not (status := await self.client.workflow(self.id, reconnect=True)).workflow.ended:
             with suppress(OutOfRange):  # so much has happened meanwhile that it is not all kept
                 async with aclosing(self.events(status.sequence, reconnect=True)) as events:
                     async for _ in events:

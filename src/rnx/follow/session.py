@@ -63,7 +63,7 @@ async def _watch(client: Client, status: WorkflowStatus, screen: Screen, logs: L
         except OutOfRange:
             pass  # so much has happened meanwhile that it is not all kept: start from how it stands
         # The server's own word counts; and it may have been tried again just now.
-        status = await client.workflow(workflow_id)
+        status = await client.workflow(workflow_id, reconnect=True)
         after = status.sequence
         if status.workflow.ended:
             screen.show(View(status))
