@@ -30,12 +30,7 @@ def run(
             metavar="FILE[:JOB]", help="Run the jobs of this file, or one of them; no COMMAND then.", show_default=False
         ),
     ] = "",
-    parameters: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--param", metavar="NAME=VALUE", help="Value of a parameter of the workflow; of NAME alone from $NAME."
-        ),
-    ] = None,
+    parameters: workflow_file.Parameters = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only check the workflow and print in which order its jobs would start.")
     ] = False,

@@ -16,6 +16,7 @@ import typer
 from joblet.command_line import FAILURE, Failure, complain, write
 from rnx import workflow_file, workflow_text
 from rnx.session import ServerCommand, with_client
+from rnx.workflow_file import Parameters
 
 if TYPE_CHECKING:
     from joblet.client import Client
@@ -23,12 +24,6 @@ if TYPE_CHECKING:
 
 WorkflowId = Annotated[str, typer.Argument(metavar="ID", show_default=False)]
 File = Annotated[str, typer.Argument(metavar="FILE[:JOB]", show_default=False)]
-Parameters = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--param", metavar="NAME=VALUE", help="Value of a parameter of the workflow; of NAME alone from $NAME."
-    ),
-]
 Logs = Annotated[bool, typer.Option("--logs", help="Show what its jobs write, too.")]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,13 @@ from joblet.command_line import Failure
 
 if TYPE_CHECKING:
     from joblet.client import WorkflowFile
+
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--param", metavar="NAME=VALUE", help="Value of a parameter of the workflow; of NAME alone from $NAME."
+    ),
+]
 
 
 def locate(text: str) -> tuple[Path, str]:
