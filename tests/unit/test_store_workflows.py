@@ -106,6 +106,7 @@ async def test_a_workflow_is_as_it_was_given(store: Store, workflows: Workflows)
 async def test_what_is_not_there(workflows: Workflows) -> None:
     assert await workflows.get(1) is None
     assert await workflows.status(1) is None
+    assert await workflows.is_over(1)
     assert await workflows.delete(1) is None
     with pytest.raises(WorkflowNotFound):
         await workflows.plan(1)
@@ -268,8 +269,10 @@ async def test_a_workflow_is_deleted_with_its_jobs(store: Store, workflows: Work
     for job in (*jobs, other):
         await store.transition(job, State.COMPLETED, ended_at=3_000)
     assert await workflows.delete(1) is None
+    assert not await workflows.is_over(1)
     await ended(workflows, 1)
     await ended(workflows, 2)
+    assert await workflows.is_over(1)
     assert await workflows.ended(10, (-1, 0)) == [(9_000, 1), (9_000, 2)]
     assert await workflows.delete(1) == jobs
     assert await workflows.delete(1) is None

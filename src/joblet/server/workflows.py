@@ -8,7 +8,7 @@ from typing import Any
 
 from grpclib.server import Stream
 
-from joblet.errors import EventsGone, InvalidArgument, ShuttingDown, WorkflowNotFound
+from joblet.errors import EventsGone, InvalidArgument, JobNotFound, ShuttingDown, WorkflowNotFound
 from joblet.proto import joblet as pb
 from joblet.retention import Janitor
 from joblet.runner import Runner, is_id, parse_id
@@ -150,8 +150,7 @@ class JobService(pb.JobServiceBase):
     async def _is_over(self, workflow_id: int | None, job_id: int | None) -> bool:
         """Whether there is nothing more to come."""
         if workflow_id is not None:
-            workflow = await self._workflows.get(workflow_id)
-            return workflow is None or workflow.state.final
+            return await self._workflows.is_over(workflow_id)
         return job_id is not None and self._runner.find(str(job_id)) is None
 
     async def _status(self, workflow_id: str) -> Status:

@@ -200,6 +200,11 @@ class Workflows:
         )
         return None if row is None else self._decode([row], _whole)[0]
 
+    async def is_over(self, workflow_id: int) -> bool:
+        """Whether a workflow has ended, or there is none any more."""
+        sql = "SELECT 1 FROM workflows WHERE id = ? AND ended_at IS NULL"
+        return not await self._database.query(sql, workflow_id)
+
     async def newest(self, count: int, before: int, *, unfinished: bool) -> list[Workflow]:
         """At most `count` workflows with ids below `before`, newest first, without their files (yaml, parameters).
 
