@@ -151,7 +151,12 @@ class JobService(pb.JobServiceBase):
         """Whether there is nothing more to come."""
         if workflow_id is not None:
             return await self._workflows.is_over(workflow_id)
-        return job_id is not None and self._runner.find(str(job_id)) is None
+        if job_id is not None:
+            try:  # what is stored, as events are: the runner may learn of an end after those who wait for its event
+                return (await self._runner.get(str(job_id))).state.final
+            except JobNotFound:
+                return True
+        return False
 
     async def _status(self, workflow_id: str) -> Status:
         status = await self._workflows.status(_number(workflow_id))
