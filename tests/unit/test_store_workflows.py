@@ -210,6 +210,16 @@ async def test_jobs_of_attempts_under_way_are_found_again(store: Store, workflow
     assert "hunter2" not in repr(found)
 
 
+async def test_no_step_waits_for_an_attempt_that_is_there(store: Store, workflows: Workflows, events: Events) -> None:
+    await made(workflows)
+    first = await attempt(store, 1, 0)
+    await store.transition(first, State.FAILED, ended_at=3_000, exit_code=3)
+    await attempt(store, 1, 0, 2)
+    before = (await events.bounds())[1]
+    await workflows.conclude(1, [StepRecord(0, "", None, 1, 0, first, retry_at=9)])
+    assert await events.after(before, 100) == []
+
+
 async def test_a_status_is_of_one_moment(store: Store, workflows: Workflows, events: Events) -> None:
     workflow = await made(workflows)
     job = await attempt(store, 1, 1)

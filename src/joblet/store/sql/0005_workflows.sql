@@ -133,9 +133,11 @@ WHEN old.ended_as IS NULL AND new.ended_as IS NOT NULL
             new.attempts);
 END;
 
--- It waits for the next attempt, for the last one failed or all of it is tried again.
+-- It waits for the next attempt, for the last one failed or all of it is tried again; and that has not been made meanwhile.
 CREATE TRIGGER step_waits AFTER UPDATE OF ended_as, retry_at ON workflow_steps
-WHEN new.ended_as IS NULL AND (old.ended_as IS NOT NULL OR (new.retry_at IS NOT NULL AND new.attempts != old.attempts)) BEGIN
+WHEN new.ended_as IS NULL AND (old.ended_as IS NOT NULL OR (new.retry_at IS NOT NULL AND new.attempts != old.attempts))
+     AND NOT EXISTS (SELECT 1 FROM jobs WHERE workflow_id = new.workflow_id AND position = new.position
+                     AND attempt = new.attempts + 1) BEGIN
     INSERT INTO events (at, status, workflow_id, name, exit_code, reason, attempt)
     VALUES (coalesce(new.ended_at, (SELECT timer_from FROM workflows WHERE id = new.workflow_id)), 'PENDING',
             new.workflow_id, new.name, 0, new.reason, new.attempts + 1);
