@@ -14,7 +14,7 @@ import grpc
 from crash_jobs import FINAL, Entry, Kind, Ledger, Order, Violated
 from harness import PATIENCE
 
-_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 """the server has gone, or is going; CANCELLED is what a killed server's last calls are ended with at times"""
 _MOST_LONG = 4
 """jobs that would run for ever at once; the others need slots too"""
@@ -24,6 +24,16 @@ _ACTIONS = {"submit": 56, "burst": 2, "stop": 14, "status": 8, "delete": 9, "aga
 
 class Away(Exception):
     """The server does not answer."""
+
+
+async def until_away(work: Coroutine[Any, Any, None]) -> None:
+    """Do what a client does while there is a server. Raises Violated."""
+    try:
+        await work
+    except Away:
+        pass
+    except grpc.aio.AioRpcError as error:
+        raise Violated(f"a call failed: {error.code()} {error.details()}") from error
 
 
 @dataclass
@@ -58,16 +68,16 @@ class Clients:
         """`on_event` is told of each answer and of each piece of a log."""
         self.ledger = ledger
         self.followers: list[Follower] = []
-        self._pb, self._stubs = stock
-        self._on_event = on_event
+        self.pb, self._stubs = stock
+        self.on_event = on_event
         self._channel: grpc.aio.Channel | None = None
 
     async def connect(self, address: str, credentials: grpc.ChannelCredentials) -> None:
         await self.close()
         options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
         self._channel = grpc.aio.secure_channel(address, credentials, options)
-        self._stub = self._stubs.JobletServiceStub(self._channel)
-        self._jobs_stub = self._stubs.JobServiceStub(self._channel)
+        self.stub = self._stubs.JobletServiceStub(self._channel)
+        self.jobs_stub = self._stubs.JobServiceStub(self._channel)
 
     async def close(self) -> None:
         if self._channel is not None:
@@ -78,24 +88,32 @@ class Clients:
         """List all jobs, as a client does that comes back to a restarted server; every acknowledged one is there."""
         acknowledged = len(self.ledger.by_id)
         lost = [entry for entry in self.ledger.entries.values() if entry.lost_answers and not entry.is_settled]
-        asked_at, before, more, listed = time.monotonic(), "", True, set[str]()
-        while more:
-            page = await self._call(self._stub.ListJobs, self._pb.EmptyRequest(before=before))
-            for job in page.jobs:
+        asked_at = time.monotonic()
+        jobs = await self.list_jobs()
+        for job in jobs:
+            if not job.workflowId:
                 self.ledger.see(job, asked_at)
-                listed.add(job.id)
-            more, before = page.more, page.jobs[0].id if page.jobs else ""
-        self.ledger.complete(listed, acknowledged)
+        self.ledger.complete({job.id for job in jobs}, acknowledged)
         for entry in lost:
             entry.absent = not entry.job_id and not entry.order.key
             self.ledger.counts["lost answers: job" if entry.job_id else "lost answers: no job"] += 1
+
+    async def list_jobs(self) -> list[Any]:
+        """All jobs there are."""
+        jobs: list[Any] = []
+        before, more = "", True
+        while more:
+            page = await self.call(self.stub.ListJobs, self.pb.EmptyRequest(before=before))
+            jobs += page.jobs
+            more, before = page.more, page.jobs[0].id if page.jobs else ""
+        return jobs
 
     async def submit(self, order: Order, *, wait: bool = False) -> Entry:
         """Raises Away when there is no answer."""
         entry = self.ledger.add(order)
         self.ledger.counts["submissions"] += 1
         try:
-            answer = await self._call(self._stub.RunJob, order.request(self._pb, wait=wait))
+            answer = await self.call(self.stub.RunJob, order.request(self.pb, wait=wait))
         except Away:
             entry.lost_answers += 1
             raise
@@ -126,7 +144,7 @@ class Clients:
     async def status(self, entry: Entry) -> None:
         asked_at = time.monotonic()
         try:
-            answer = await self._call(self._stub.GetJobStatus, self._pb.GetJobStatusReq(id=entry.job_id))
+            answer = await self.call(self.stub.GetJobStatus, self.pb.GetJobStatusReq(id=entry.job_id))
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND and entry.delete_asked:
                 return
@@ -138,7 +156,7 @@ class Clients:
         entry.stop_asked, entry.stop_answered = True, False
         self.ledger.counts["stops"] += 1
         try:
-            answer = await self._call(self._stub.StopJob, self._pb.StopJobReq(id=entry.job_id))
+            answer = await self.call(self.stub.StopJob, self.pb.StopJobReq(id=entry.job_id))
             entry.stop_answered = True
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
@@ -156,7 +174,7 @@ class Clients:
         """An ended job that nobody follows."""
         entry.delete_asked = True
         try:
-            await self._call(self._jobs_stub.DeleteJob, self._pb.DeleteJobReq(id=entry.job_id))
+            await self.call(self.jobs_stub.DeleteJob, self.pb.DeleteJobReq(id=entry.job_id))
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.NOT_FOUND or not entry.lost_answers:
                 raise
@@ -170,14 +188,14 @@ class Clients:
     async def resume(self, follower: Follower) -> None:
         """Raises Away when the server goes before the log has ended."""
         follower.resumed += 1
-        request = self._pb.GetJobLogsReq(id=follower.entry.job_id, offset=follower.offset)
+        request = self.pb.GetJobLogsReq(id=follower.entry.job_id, offset=follower.offset)
         try:
-            async for chunk in self._stub.GetJobLogs(request):
+            async for chunk in self.stub.GetJobLogs(request):
                 follower.take(chunk.payload)
                 self.ledger.counts["log bytes followed"] += len(chunk.payload)
-                self._on_event()
+                self.on_event()
         except grpc.aio.AioRpcError as error:
-            if error.code() in _AWAY:
+            if error.code() in AWAY:
                 raise Away from error
             raise Violated(f"{follower}: {error.code()} {error.details()}") from error
         await self.status(follower.entry)
@@ -185,25 +203,26 @@ class Clients:
         self.ledger.counts["logs followed to the end"] += 1
         self.ledger.counts["resumptions by offset"] += follower.resumed
 
-    async def log(self, entry: Entry) -> bytes:
+    async def log(self, job_id: str) -> bytes:
         """The whole log of an ended job."""
-        request = self._pb.GetJobLogsReq(id=entry.job_id)
-        return b"".join([chunk.payload async for chunk in self._stub.GetJobLogs(request)])
+        request = self.pb.GetJobLogsReq(id=job_id)
+        return b"".join([chunk.payload async for chunk in self.stub.GetJobLogs(request)])
 
     async def output_of(self, command: str, *args: str) -> str:
         """The output of a job that is in no ledger."""
-        answer = await self._call(self._stub.RunJob, self._pb.RunJobReq(command=command, args=args))
-        request = self._pb.GetJobLogsReq(id=answer.id)
-        return b"".join([chunk.payload async for chunk in self._stub.GetJobLogs(request)]).decode()
+        answer = await self.call(self.stub.RunJob, self.pb.RunJobReq(command=command, args=args))
+        request = self.pb.GetJobLogsReq(id=answer.id)
+        return b"".join([chunk.payload async for chunk in self.stub.GetJobLogs(request)]).decode()
 
-    async def _call(self, method: Any, request: Any) -> Any:
+    async def call(self, method: Any, request: Any) -> Any:
+        """The answer to a call. Raises Away when there is none."""
         try:
             answer = await method(request)
         except grpc.aio.AioRpcError as error:
-            if error.code() in _AWAY:
+            if error.code() in AWAY:
                 raise Away from error
             raise
-        self._on_event()
+        self.on_event()
         return answer
 
 
@@ -232,10 +251,10 @@ class Load:
         for follower in self._clients.followers:
             if not follower.ended:
                 self._start(self._clients.resume(follower))
-        await self._until_away(self._come_back())
+        await until_away(self._come_back())
         async with asyncio.TaskGroup() as group:
             for _ in range(at_once):
-                group.create_task(self._until_away(self._be_client(self._rng.randint(1, actions))))
+                group.create_task(until_away(self._be_client(self._rng.randint(1, actions))))
 
     async def end(self) -> None:
         """Wait for the followers: the server has gone, or every job has ended. Raises Violated."""
@@ -257,21 +276,13 @@ class Load:
             await self._clients.look()
         await self.end()
         for entry in self._ledger.jobs():
-            log = await self._clients.log(entry)
+            log = await self._clients.log(entry.job_id)
             self._ledger.check_log(entry, log)
             self._ledger.counts["log bytes read at the end"] += len(log)
             self._ledger.counts[f"ended {entry.shown_end}"] += 1
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.add(asyncio.create_task(self._until_away(work)))
-
-    async def _until_away(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except Away:
-            pass
-        except grpc.aio.AioRpcError as error:
-            raise Violated(f"a call failed: {error.code()} {error.details()}") from error
+        self._tasks.add(asyncio.create_task(until_away(work)))
 
     async def _come_back(self) -> None:
         await self._clients.look()
@@ -291,7 +302,7 @@ class Load:
             action = "stop"
         if action == "burst":
             orders = [self._order() for _ in range(_BURST)]
-            await asyncio.gather(*(self._until_away(self._submit(order)) for order in orders))
+            await asyncio.gather(*(until_away(self._submit(order)) for order in orders))
         elif action == "stop" and unended:
             await clients.stop(rng.choice(long or unended))
         elif action == "status" and jobs:

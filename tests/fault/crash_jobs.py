@@ -31,6 +31,13 @@ OWNER = 12345
 LOST = "lost: its monitor was killed"
 REBOOTED = "lost: the host was rebooted"
 FINAL = frozenset({"COMPLETED", "FAILED", "STOPPED"})
+MOVES: dict[str, set[str]] = {
+    "": {"PENDING", "INITIALIZING"},
+    "PENDING": {"INITIALIZING", "STOPPED"},
+    "INITIALIZING": {"RUNNING", "FAILED", "STOPPED"},
+    "RUNNING": {"COMPLETED", "FAILED", "STOPPED"},
+}
+"""which status may come after which"""
 
 Ending = tuple[str, int, str]
 """status, exit code and reason"""
@@ -202,7 +209,7 @@ class Entry:
         if self.stop_asked:
             ends.add(("STOPPED", -1, "stopped by admin"))
         if self.order.timeout_ms:  # of two stops at once the first gives the reason
-            ends.add(("STOPPED", -1, f"timeout after {_duration(self.order.timeout_ms)}"))
+            ends.add(("STOPPED", -1, f"timeout after {duration(self.order.timeout_ms)}"))
         if self.victim and not self.stopped:
             ends.add(("FAILED", -1, LOST))
         if self.rebooted and not self.stopped:
@@ -210,7 +217,7 @@ class Entry:
         return ends
 
 
-def _duration(milliseconds: int) -> str:
+def duration(milliseconds: int) -> str:
     seconds, rest = divmod(milliseconds, 1000)
     return (f"{seconds}s" if seconds else "") + (f"{rest}ms" if rest else "")
 
@@ -283,6 +290,14 @@ class Ledger:
             entry = self.by_id[job_id]
             if job_id not in listed and not entry.delete_asked:
                 raise Violated(f"job {job_id} was acknowledged and is lost: {entry}")
+
+    def check_event(self, before: Any, event: Any) -> None:
+        """An event of a job that is of no workflow, after the one `before`."""
+        entry = self.by_id.get(event.jobId)
+        if entry is None or event.status not in MOVES[before.status if before else ""]:
+            raise Violated(f"an event that cannot be: {event}, after {before}, of {entry}")
+        if event.status in FINAL and entry.final and entry.final[:3] != (event.status, event.exitCode, event.reason):
+            raise Violated(f"job {entry.job_id} has ended otherwise, {entry.final}, than its event tells: {event}")
 
     def check_tokens(self, text: str) -> None:
         """What the commands themselves have left: nothing ran twice, nothing ran that nobody knows."""

@@ -2,9 +2,9 @@
 
     PYTHONPATH=tests python tests/fault/crash_loop.py [--cycles N] [--seed N] [--keep]
 
-Everything that is chosen is drawn from the seed: the load, and of each server's end after how many events (answers,
-pieces of logs, lines of the server's log) it comes, and how long after the last of them. Prints a summary; on a
-violation the seed, the cycle and what was violated.
+The load is jobs and workflows. Everything that is chosen is drawn from the seed: the load, and of each server's end
+after how many events (answers, pieces of logs, lines of the server's log) it comes, and how long after the last of
+them. Prints a summary; on a violation the seed, the cycle and what was violated.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from types import ModuleType
 import monitors
 from crash_clients import Clients, Load
 from crash_jobs import OWNER, PROGRAM, Entry, Ledger, Order, Violated, draw
+from crash_workflow_clients import WorkflowClients, WorkflowLoad
+from crash_workflows import SECRET, STEP_PROGRAM, WorkflowOrder, draw_workflow
 from harness import (
     PATIENCE,
     ROOT,
@@ -45,7 +47,18 @@ DISK = "/var/tmp"
 SECTIONS: dict[str, dict[str, object]] = {
     "joblet": {"maxConcurrentJobs": 8, "maxQueuedJobs": 16, "cleanupTimeout": "1s"},
 }
-ALARMING = ("Traceback", "job runner failed", "call failed", "removal of ended jobs failed", "host cannot run jobs")
+ALARMING = (
+    "Traceback",
+    "job runner failed",
+    "call failed",
+    "removal of ended jobs failed",
+    "host cannot run jobs",
+    "workflow engine failed",
+    "step failed",
+    "workflow cannot go on",
+    "workflow has ended already",
+    "without a record",
+)
 """what the server's log never holds"""
 
 
@@ -97,11 +110,13 @@ class CrashLoop:
         self._cycles = cycles
         self._shared = shared
         (shared / "program").write_text(PROGRAM)
+        (shared / "step").write_text(STEP_PROGRAM)
         self._ids = own_ids()
         isolation = {"writable": [str(shared)], "idBase": self._ids[0], "idRanges": self._ids[1]}
         self.server = Server(folder, make_certificates(folder / "certs"), isolation=isolation, **SECTIONS)
         self.server.on_line = lambda line: self._event()
         self._clients = Clients(self.ledger, stock, self._event)
+        self._workflows = WorkflowClients(self._clients)
         self._fuse: Fuse | None = None
         self._orders = 0
         self._start_seconds = 1.0
@@ -145,17 +160,22 @@ class CrashLoop:
         gentle = rng.random() < 0.1
         end = self._terminate if gentle else self._kill
         self._fuse = fuse = Fuse(rng.randint(1, 160), rng.choice((0, rng.uniform(0, 0.004), rng.uniform(0, 0.04))), end)
-        load = Load(self._clients, rng, lambda: self._order(rng), lambda entry: self._kill_monitor(entry, rng))
-        acting = asyncio.create_task(load.run(at_once=6, actions=8))
+        jobs = Load(self._clients, rng, lambda: self._order(rng), lambda entry: self._kill_victim(entry, rng))
+        workflows = WorkflowLoad(
+            self._workflows, rng, lambda: self._workflow(rng), lambda job_id: self._kill_monitor(job_id, rng)
+        )
+        acting = asyncio.gather(jobs.run(at_once=6, actions=8), workflows.run(at_once=3, actions=6))
         acting.add_done_callback(lambda task: fuse.light())
         await asyncio.to_thread(fuse.wait)
         self._fuse = None
+        self.ledger.counts["ended with workflows under way"] += bool(self._workflows.under_way())
         if gentle:
             await asyncio.to_thread(self.server.stop)
         else:
             await asyncio.to_thread(self.server.kill)
         await acting
-        await load.end()
+        await jobs.end()
+        await workflows.end()
         self.ledger.counts["ended by SIGTERM" if gentle else "killed under load"] += 1
 
     async def _serve(self) -> None:
@@ -167,53 +187,98 @@ class CrashLoop:
         """One more life, undisturbed: everything comes to its end, and then to account."""
         await self._serve()
         rng = random.Random(self._seed)
-        await Load(self._clients, rng, lambda: self._order(rng)).settle()
-        await self._clients.close()
+        jobs = Load(self._clients, rng, lambda: self._order(rng))
+        workflows = WorkflowLoad(self._workflows, rng, lambda: self._workflow(rng))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(jobs.settle())
+            group.create_task(workflows.settle())
+        self.ledger.check_tokens(_text_of(self._shared / "tokens"))
+        await self._workflows.account(_text_of(self._shared / "traces"))
         await asyncio.to_thread(self._check_what_is_left)
         await asyncio.to_thread(self.server.stop)
+        await workflows.end()
+        await self._clients.close()
         self._check_database()
-        self.ledger.check_tokens((self._shared / "tokens").read_text())
         self._check_server_log()
 
     def _check_what_is_left(self) -> None:
         poll_until(lambda: not self.server.monitors())
         state = self.server.state
-        for base in Path("/sys/fs/cgroup").glob(f"**/joblet.slice/{(state / 'instance').read_text().strip()}"):
-            if groups := [group.name for group in base.glob("*/")]:
-                raise Violated(f"control groups are left in {base}: {groups}")
+        ours = f"/joblet.slice/{(state / 'instance').read_text().strip()}"
+        for folder, groups, _ in os.walk("/sys/fs/cgroup"):  # which minds no group of others that goes meanwhile
+            if folder.endswith(ours) and groups:
+                raise Violated(f"control groups are left in {folder}: {groups}")
         if processes := processes_of(*self._ids):
             raise Violated(f"processes of jobs are left: {processes}")
         devices = Path("/sys/block").glob("loop*/loop/backing_file")
         poll_until(lambda: not any(str(state) in _text_of(device) for device in devices))
-        kept = {entry.job_id for entry in self.ledger.jobs()}
-        ran = {entry.job_id for entry in self.ledger.jobs() if entry.ended_by_itself}
-        there = {entry.name for entry in (state / "jobs").iterdir()}
-        unsure = {entry.job_id for entry in self.ledger.by_id.values() if entry.delete_asked and not entry.deleted}
-        if not ran <= there <= kept | unsure:
-            raise Violated(f"job directories: {sorted(there - kept)} are left, {sorted(ran - there)} are missing")
+        self._check_directory("jobs", *self._job_directories())
+        kept = {entry.workflow_id for entry in self._workflows.by_id.values() if not entry.deleted}
+        self._check_directory("workflows", set(), kept)
+        self._check_uploads()
         if others := [entry.name for entry in state.iterdir() if entry.name.startswith("probe-")]:
             raise Violated(f"left in the state directory: {others}")
+
+    def _check_directory(self, name: str, least: set[str], most: set[str]) -> None:
+        folder = self.server.state / name
+        there = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+        if not least <= there <= most:
+            raise Violated(f"{folder}: {sorted(there - most)} are left, {sorted(least - there)} are missing")
+
+    def _job_directories(self) -> tuple[set[str], set[str]]:
+        """Those that must be there, and those that may."""
+        ran = {entry.job_id for entry in self.ledger.jobs() if entry.ended_by_itself}
+        kept = {entry.job_id for entry in self.ledger.by_id.values() if not entry.deleted}
+        for entry in self._workflows.by_id.values():
+            attempts = [
+                a for step in self._workflows.histories[entry.workflow_id].steps.values() for a in step.attempts
+            ]
+            if not entry.deleted:
+                kept |= {attempt.job_id for attempt in attempts}
+            if not entry.delete_asked:
+                ran |= {attempt.job_id for attempt in attempts if attempt.ended_by_itself}
+        return ran, kept
+
+    def _check_uploads(self) -> None:
+        """A folder for each workflow that has files, and no other."""
+        folder = self.server.state / "uploads"
+        there = len(list(folder.iterdir())) if folder.exists() else 0
+        with_files = [entry for entry in self._workflows.by_id.values() if entry.order.uploads]
+        least = sum(not entry.delete_asked for entry in with_files)
+        most = sum(not entry.deleted for entry in with_files)
+        if not least <= there <= most:
+            raise Violated(f"{there} folders of uploads are there, and {least} to {most} should be")
 
     def _check_database(self) -> None:
         with contextlib.closing(sqlite3.connect(self.server.state / "joblet.db")) as connection:
             (verdict,) = connection.execute("PRAGMA integrity_check").fetchone()
         if verdict != "ok":
             raise Violated(f"database: {verdict}")
+        for path in self.server.state.glob("joblet.db*"):
+            if SECRET.encode() in path.read_bytes():
+                raise Violated(f"a secret is in {path}")
 
     def _check_server_log(self) -> None:
         for number, line in enumerate(self.server.lines):
-            if any(word in line for word in ALARMING):
+            if any(word in line for word in (*ALARMING, SECRET)):
                 raise Violated("the server's log holds\n" + "\n".join(self.server.lines[number : number + 20]))
 
-    async def _kill_monitor(self, entry: Entry, rng: random.Random) -> None:
-        delay = rng.choice((0, rng.uniform(0, 0.004), rng.uniform(0, 0.2)))
+    async def _kill_victim(self, entry: Entry, rng: random.Random) -> None:
         entry.victim = True
-        killed = await asyncio.to_thread(monitors.kill, self.server.state / "jobs" / entry.job_id, 1.0, delay)
+        await self._kill_monitor(entry.job_id, rng)
+
+    async def _kill_monitor(self, job_id: str, rng: random.Random) -> None:
+        delay = rng.choice((0, rng.uniform(0, 0.004), rng.uniform(0, 0.2)))
+        killed = await asyncio.to_thread(monitors.kill, self.server.state / "jobs" / job_id, 1.0, delay)
         self.ledger.counts["monitors killed"] += killed
 
     def _order(self, rng: random.Random) -> Order:
         self._orders += 1
         return draw(rng, f"t{self._seed}.{self._orders}", self._shared)
+
+    def _workflow(self, rng: random.Random) -> WorkflowOrder:
+        self._orders += 1
+        return draw_workflow(rng, f"w{self._seed}.{self._orders}", self._shared)
 
     def _event(self) -> None:
         if self._fuse is not None:
