@@ -1,4 +1,4 @@
-"""The five calls, by stock clients."""
+"""The calls about jobs, by stock clients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from harness import Server, Stock
+from harness import Server, Stock, poll_until
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
@@ -87,7 +87,43 @@ def test_a_large_argument_list_within_the_message_bound(client: Stock) -> None:
 def test_environment_is_small_and_known(client: Stock) -> None:
     job = client.run("env")
     names = {line.split(b"=")[0].decode() for line in client.output(job.id).splitlines()}
-    assert names == {"PATH", "HOME", "PWD", "LANG", "HOSTNAME", "JOBLET_JOB_ID"}
+    assert names == {"PATH", "HOME", "PWD", "LANG", "HOSTNAME", "JOBLET_JOB_ID", "JOBLET_OUTPUT"}
+
+
+def test_a_job_gets_its_name_variables_and_files(client: Stock) -> None:
+    script = b'#!/bin/sh\ncat ../data/rows.txt; ls -ld ../data ../empty | cut -c1-10; echo "$PLAIN $HUSH $PWD $0"\n'
+    FileUpload = client.pb.FileUpload
+    job = client.run(
+        "./run.sh",
+        name="nightly",
+        environment={"PLAIN": "seen", "BOTH": "plain"},
+        secret_environment={"HUSH": "hidden", "BOTH": "hidden"},
+        workdir="bin",
+        uploads=[
+            FileUpload(path="bin/run.sh", content=script, mode=0o4755),
+            FileUpload(path="data/rows.txt", content=b"rows\n"),
+            FileUpload(path="empty", isDirectory=True, mode=0o700),
+        ],
+    )
+    output = client.output(job.id)
+    assert output == b"rows\ndrwxr-xr-x\ndrwx------\nseen hidden /work/bin ./run.sh\n"
+    for shown in (job, client.status(job.id), next(listed for listed in client.list() if listed.id == job.id)):
+        assert (shown.name, shown.workdir, shown.workflowId) == ("nightly", "bin", "")
+        assert dict(shown.environment) == {"PLAIN": "seen", "BOTH": "plain"}
+        assert dict(shown.secret_environment) == {"HUSH": "***", "BOTH": "***"}
+    status, output = client.finish("sh", "-c", "echo a=1 >> $JOBLET_OUTPUT; stat -c %a bin/x",
+                                   uploads=[FileUpload(path="bin/x", content=b"", mode=0o6711)])  # fmt: skip
+    assert (output, dict(status.outputs)) == (b"711\n", {"a": "1"})
+
+
+def test_uploads_go_with_their_job(server: Server, client: Stock) -> None:
+    uploads = server.state / "uploads"
+    before = set(uploads.glob("*"))
+    job = client.started("sleep", "1000", uploads=[client.pb.FileUpload(path="x", content=b"content")])
+    (kept,) = set(uploads.glob("*")) - before
+    assert (kept / "x").read_bytes() == b"content"
+    client.stop(job.id)
+    poll_until(lambda: not kept.exists())
 
 
 def test_standard_input_is_empty(client: Stock) -> None:
@@ -141,6 +177,11 @@ def test_a_client_made_from_the_specification_alone(server: Server, tmp_path: Pa
     """In a process of its own: its messages have the same names as those of protos/."""
     here = Path(__file__).parent
     command = [sys.executable, str(here / "specification_client.py"), str(tmp_path), str(server.port)]
-    result = subprocess.run([*command, str(server.certificates)], capture_output=True, text=True, timeout=60)
+    command += [str(server.certificates), str(server.state)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines() == ["INITIALIZING", "hello", "COMPLETED", "listed", "RUNNING", "STOPPED -1"]
+    assert result.stdout.splitlines() == [
+        *("INITIALIZING", "hello", "COMPLETED", "listed", "RUNNING", "STOPPED -1"),
+        *("PENDING", "listed", "0 process-data PENDING setup-data", "FAILED 1 1 2"),
+        *("setup-data COMPLETED 0, process-data FAILED 3", "FAILED", "times"),
+    ]

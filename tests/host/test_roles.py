@@ -27,6 +27,18 @@ ALLOWED = {
     "admin": {"run_job", "get_job", "stop_job", "list_jobs", "get_job_logs"},
     "viewer": {"get_job", "list_jobs", "get_job_logs"},
 }
+WORKFLOW_CALLS = {
+    "RunWorkflow": "run_workflow",
+    "GetWorkflowStatus": "get_workflow",
+    "ListWorkflows": "list_workflows",
+    "GetWorkflowJobs": "get_workflow",
+    "StopWorkflow": "stop_workflow",
+    "RetryWorkflow": "retry_workflow",
+    "DeleteWorkflow": "delete_workflow",
+    "WatchEvents": "watch_events",
+}
+"""the operation that each rpc about workflows is"""
+SEEN_BY_VIEWERS = {"get_workflow", "list_workflows", "watch_events"}
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +111,45 @@ def test_role_table(server: Server, stock, ended_job: str, role: str, operation:
             CALLS[operation](client, ended_job)
 
 
+def ask_about_workflow(channel: grpc.Channel, stock, rpc: str, workflow_id: str) -> Any:
+    """Make a call of JobService; all that it answers."""
+    messages, stubs = stock
+    request = "WatchEventsRequest" if rpc == "WatchEvents" else f"{rpc}Request"
+    fields = {"WatchEvents": {"noFollow": True}, "ListWorkflows": {}}.get(rpc, {"workflowId": workflow_id})
+    if rpc == "RunWorkflow":
+        fields = {"yamlContent": "jobs: {a: {command: 'true'}}"}
+    answer = getattr(stubs.JobServiceStub(channel), rpc)(getattr(messages, request)(**fields))
+    return list(answer) if rpc == "WatchEvents" else answer
+
+
+@pytest.mark.parametrize("role", ALLOWED)
+@pytest.mark.parametrize("rpc", WORKFLOW_CALLS)
+def test_role_table_of_workflows(server: Server, stock, role: str, rpc: str) -> None:
+    operation = WORKFLOW_CALLS[rpc]
+    with server.channel(role) as channel:
+        call = lambda: ask_about_workflow(channel, stock, rpc, "999999")  # noqa: E731
+        if role == "viewer" and operation not in SEEN_BY_VIEWERS:
+            text = f"role viewer is not allowed to perform operation {operation}"
+            assert refusal(call) == (grpc.StatusCode.PERMISSION_DENIED, text)
+        elif rpc in ("RunWorkflow", "ListWorkflows", "WatchEvents"):
+            call()
+        else:  # allowed, and then told that there is none
+            assert refusal(call) == (grpc.StatusCode.NOT_FOUND, "workflow not found: 999999")
+
+
+@pytest.mark.parametrize("rpc", WORKFLOW_CALLS)
+def test_nobody_else_has_a_say_about_workflows(connect, server: Server, stock, tmp_path: Path, rpc: str) -> None:
+    connect("admin", "viewer")
+    text = f"role unknown is not allowed to perform operation {WORKFLOW_CALLS[rpc]}"
+    with server.channel("odd", tmp_path) as channel:
+        call = lambda: ask_about_workflow(channel, stock, rpc, "1")  # noqa: E731
+        assert refusal(call) == (grpc.StatusCode.PERMISSION_DENIED, text)
+    with server.channel(None) as channel:
+        call = lambda: ask_about_workflow(channel, stock, rpc, "1")  # noqa: E731
+        text = "failed to extract client role: no TLS information found"
+        assert refusal(call) == (grpc.StatusCode.UNAUTHENTICATED, text)
+
+
 @pytest.mark.parametrize("operation", CALLS)
 @pytest.mark.parametrize(
     "units",
@@ -157,14 +208,3 @@ def test_plain_text_and_old_tls_are_refused(server: Server) -> None:
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     with socket.create_connection(("127.0.0.1", server.port)) as old, pytest.raises(ssl.SSLError):
         context.wrap_socket(old)
-
-
-def test_a_viewer_may_not_run_workflows_and_an_admin_is_told_there_are_none_yet(server: Server, stock) -> None:
-    messages, stubs = stock
-    with server.channel("viewer") as channel:
-        stub = stubs.JobServiceStub(channel)
-        text = "role viewer is not allowed to perform operation run_workflow"
-        call = lambda: stub.RunWorkflow(messages.RunWorkflowRequest())  # noqa: E731
-        assert refusal(call) == (grpc.StatusCode.PERMISSION_DENIED, text)
-        code, _ = refusal(lambda: stub.ListWorkflows(messages.ListWorkflowsRequest()))
-        assert code is grpc.StatusCode.UNIMPLEMENTED
