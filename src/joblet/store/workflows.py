@@ -37,6 +37,7 @@ _OPEN_JOBS = (
     "WHERE step.workflow_id = jobs.workflow_id AND step.position = jobs.position) ORDER BY position, attempt"
 )
 """jobs of attempts that have not been concluded"""
+_SAME_KEY = "owner = ? AND client_key = ? AND client_key != '' AND deleted = 0"
 _ENDED = "ended_at IS NOT NULL AND deleted = 0"
 """as the index workflows_ended has it"""
 
@@ -65,8 +66,7 @@ class Workflows:
         parameters = json.dumps(dict(workflow.parameters))
 
         def insert(connection: sqlite3.Connection) -> tuple[tuple[Any, ...], bool]:
-            same_key = "owner = ? AND client_key = ? AND client_key != '' AND deleted = 0"
-            present = _select(connection, same_key, workflow.owner, workflow.key)
+            present = _select(connection, _SAME_KEY, workflow.owner, workflow.key)
             if present is not None:
                 return present, False
             names, marks = ", ".join(columns), ", ".join("?" * len(columns))
@@ -132,7 +132,9 @@ class Workflows:
         await self._database.change(update)
 
     async def reopen(self, workflow_id: int, positions: Iterable[int], now: int) -> Workflow | None:
-        """Have an ended workflow RUNNING again, and these of its steps without an end; None unless it has ended.
+        """Have an ended workflow go on, and these of its steps without an end; None unless it has ended.
+
+        It is RUNNING, or PENDING when none of its jobs was ever started.
 
         Its time counts from `now`, its steps' limits of retries from the attempts that there have been. Without its
         file.
@@ -141,8 +143,8 @@ class Workflows:
 
         def reopen(connection: sqlite3.Connection) -> Any:
             row = connection.execute(
-                "UPDATE workflows SET state = 'RUNNING', ended_at = NULL, reason = '', stop_reason = '', "
-                f"timer_from = ? WHERE id = ? AND {_ENDED} RETURNING id",
+                "UPDATE workflows SET state = iif(started_at IS NULL, 'PENDING', 'RUNNING'), ended_at = NULL, "
+                f"reason = '', stop_reason = '', timer_from = ? WHERE id = ? AND {_ENDED} RETURNING id",
                 (now, workflow_id),
             ).fetchone()
             if row is None:
@@ -204,6 +206,11 @@ class Workflows:
         """Whether a workflow has ended, or there is none any more."""
         sql = "SELECT 1 FROM workflows WHERE id = ? AND ended_at IS NULL"
         return not await self._database.query(sql, workflow_id)
+
+    async def find(self, owner: str, key: str) -> Workflow | None:
+        """The owner's workflow with this key, if there is one, with its file."""
+        row = await self._database.snapshot(lambda connection: _select(connection, _SAME_KEY, owner, key))
+        return None if row is None else self._decode([row], _whole)[0]
 
     async def newest(self, count: int, before: int, *, unfinished: bool) -> list[Workflow]:
         """At most `count` workflows with ids below `before`, newest first, without their files (yaml, parameters).

@@ -101,6 +101,8 @@ class Engine:
             max_parallel=parsed.plan.max_parallel,
             timer_from=now,
         )
+        if order.key and (present := await self._store.find(owner, order.key)) is not None:
+            return _same(present, workflow)
         return await self._accept(self._create(workflow, parsed.plan, order.files))
 
     async def stop(self, workflow_id: str, reason: str) -> Workflow:
@@ -126,7 +128,7 @@ class Engine:
         Raises WorkflowNotFound, WorkflowNotEnded, NothingToRetry, TooManyWorkflows, StoreFailed or ShuttingDown.
         """
         workflow = await self.get(workflow_id)
-        if not workflow.state.final:
+        if not workflow.state.final or workflow.id in self._runs:
             raise WorkflowNotEnded(workflow.id, workflow.state)
         if workflow.state is WorkflowState.COMPLETED:
             raise NothingToRetry(workflow.id)
@@ -145,7 +147,7 @@ class Engine:
             try:
                 plan = await self._store.plan(workflow.id)
                 records, jobs = await self._store.steps(workflow.id), await self._store.jobs(workflow.id)
-            except StoreFailed as error:
+            except (StoreFailed, WorkflowNotFound) as error:
                 await self._lose(workflow, f"lost: {error}")
                 continue
             self._start(workflow, plan, records, jobs)
@@ -180,9 +182,7 @@ class Engine:
                 with contextlib.suppress(OSError):  # the next server looks for what nobody has
                     await self._uploads.remove(folder)
         if not new:
-            if stored.fingerprint != workflow.fingerprint:
-                raise WorkflowKeyReused(workflow.key, stored.id)
-            return stored
+            return _same(stored, workflow)
         self._start(stored, plan, [StepRecord(position, step.name) for position, step in enumerate(plan.steps)], [])
         log.info(
             "workflow accepted",
@@ -214,11 +214,9 @@ class Engine:
     async def _follow(self, run: Run) -> None:
         try:
             await run.live()
-        except asyncio.CancelledError:
-            raise
-        except Exception:
-            log.exception("workflow engine failed", extra=fields(workflowId=run.workflow.id))
-            await run.abandon("internal error")
+        except Exception:  # it is as a killed server leaves it, for the next one
+            log.exception("workflow cannot be ended", extra=fields(workflowId=run.workflow.id))
+            run.ended.set()
         finally:
             del self._tasks[run.workflow.id]
             if run.ended.is_set():
@@ -231,7 +229,18 @@ class Engine:
             for job_id in await self._store.job_ids(workflow.id):
                 if (live := self._runner.find(str(job_id))) is not None:
                     await live.request_stop(f"workflow {workflow.id}: {reason}")
-            await self._store.transition(workflow.id, WorkflowState.FAILED, ended_at=clock.now_ns(), reason=reason)
+        now = clock.now_ns()
+        with contextlib.suppress(StoreFailed):
+            status = await self._store.status(workflow.id)
+            without_job = [step.record for step in (status.steps if status else ()) if step.job is None]
+            canceled = [
+                replace(record, end=End.CANCELED, reason=reason, ended_at=now, retry_at=None)
+                for record in without_job
+                if record.end is None
+            ]
+            await self._store.conclude(workflow.id, canceled)
+        with contextlib.suppress(StoreFailed):
+            await self._store.transition(workflow.id, WorkflowState.FAILED, ended_at=now, reason=reason)
 
     def _check_limits(self, file: str, plan: Plan, role: str) -> None:
         """Raise InvalidWorkflow for jobs that ask for more than this server gives, before any of them runs."""
@@ -243,6 +252,13 @@ class Engine:
                 faults.append(f'{file}: job "{step.name}": {error}')
         if faults:
             raise InvalidWorkflow(faults)
+
+
+def _same(present: Workflow, ordered: Workflow) -> Workflow:
+    """The workflow with the key that one is ordered with. Raises WorkflowKeyReused when it was ordered otherwise."""
+    if present.fingerprint != ordered.fingerprint:
+        raise WorkflowKeyReused(ordered.key, present.id)
+    return present
 
 
 def _to_run_again(plan: Plan, records: Sequence[StepRecord]) -> set[int]:

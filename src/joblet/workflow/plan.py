@@ -105,7 +105,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """A step will not run."""
+    """A step will not run, or not once more."""
 
     position: int
     reason: str
@@ -115,7 +115,8 @@ Decision = Start | Cancel
 
 
 class Schedule:
-    """The mutable state is how steps have ended, which run, and which may start but for `max_parallel`.
+    """The mutable state is how steps have ended, which run, which wait for another attempt, and which may start but for
+    `max_parallel`.
 
     Of the steps that may start those of the highest priority go first, and of these the first of the plan. A step that
     waits for another attempt does not count as running.
@@ -136,6 +137,8 @@ class Schedule:
         self._ready: list[tuple[int, int]] = []
         """priority negated, and position"""
         self._running: set[int] = set()
+        self._tried: dict[int, End] = {}
+        """how the last attempt ended, of each step that waits for another one"""
         self._stopped = ""
         self._begun = False
 
@@ -161,9 +164,10 @@ class Schedule:
         self._settle(position, end)
         return [*self._spread(self._tell(position)), *self._admit()]
 
-    def paused(self, position: int) -> list[Decision]:
-        """A step that was running waits for its next attempt."""
+    def paused(self, position: int, end: End) -> list[Decision]:
+        """A step that was running waits for its next attempt, for the last one has ended so."""
         self._running.remove(position)
+        self._tried[position] = end
         return self._admit()
 
     def again(self, position: int) -> list[Decision]:
@@ -172,20 +176,18 @@ class Schedule:
             self._may_start(position)
         return self._admit()
 
-    def stop(self, reason: str, paused: Mapping[int, End]) -> list[Cancel]:
-        """Nothing starts any more: what was never started is cancelled. Those that run are to be stopped by the caller.
+    def stop(self, reason: str) -> list[Cancel]:
+        """Nothing starts any more. Those that run are to be stopped by the caller; all others are cancelled.
 
-        `paused` are the steps that wait for another attempt, which there will not be, and how the last one ended.
+        A step that waits for another attempt, which there will not be, ends as the last one did.
         """
         self._stopped = reason
         self._ready.clear()
         self._open.clear()
         cancelled = []
-        for position, end in paused.items():
-            self._settle(position, end)
         for position, step in enumerate(self.plan.steps):
             if step.name not in self._ended and position not in self._running:
-                self._settle(position, End.CANCELED)
+                self._settle(position, self._tried.get(position, End.CANCELED))
                 cancelled.append(Cancel(position, reason))
         return cancelled
 
@@ -261,5 +263,6 @@ class Schedule:
         while self._ready and len(self._running) < self._most:
             _, position = heappop(self._ready)
             self._running.add(position)
+            self._tried.pop(position, None)
             starts.append(Start(position))
         return starts

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -23,12 +23,12 @@ from joblet.errors import (
     StoreFailed,
     TransitionRefused,
 )
-from joblet.job import TIMEOUT, Job, Order, Part, Uploads
+from joblet.job import TIMEOUT, Job, Order
 from joblet.life import Live
 from joblet.log import fields
 from joblet.runner import Runner
 from joblet.store import Workflows
-from joblet.workflow import template
+from joblet.workflow.attempt import OutputsTooLarge, order_of
 from joblet.workflow.condition import End, Ended
 from joblet.workflow.plan import Cancel, Decision, Plan, Schedule, Start, WorkflowState
 from joblet.workflow.record import StepRecord, Workflow
@@ -39,9 +39,6 @@ log = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
 """until what the store or the disk refused is tried again"""
 
-MOST_VARIABLES = 256 << 10
-"""bytes of environment that the outputs of what a step requires may take; execve(2) has a bound for all"""
-
 
 @dataclass(frozen=True, slots=True)
 class _NotRun:
@@ -49,15 +46,6 @@ class _NotRun:
 
     end: End
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Pause:
-    """Of a step, until its next attempt."""
-
-    timer: asyncio.TimerHandle
-    end: End
-    """of the last attempt"""
 
 
 class Run:
@@ -100,7 +88,7 @@ class Run:
         self._news: asyncio.Queue[Callable[[], None]] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._lives: dict[int, Live] = {}
-        self._paused: dict[int, _Pause] = {}
+        self._pauses: dict[int, asyncio.TimerHandle] = {}
         self._unwritten: dict[int, StepRecord] = {}
         self._begun = False
         """that it has begun is yet to be stored"""
@@ -110,15 +98,13 @@ class Run:
     async def live(self) -> None:
         """From where it is to its final state. Cancelled, it leaves everything to who takes it up again."""
         try:
-            self._take_up()
-            while not self._schedule.over:
-                (await self._news.get())()
-                self._write_soon()
-            while self._writer is not None:
-                await self._writer
-            await self._end(*self._schedule.outcome(started=self._started))
+            try:
+                await self._follow_schedule()
+            except Exception:
+                log.exception("workflow engine failed", extra=fields(workflowId=self.workflow.id))
+                await self._abandon("internal error")
         finally:
-            self._let_go()
+            await self._let_go()
 
     async def request_stop(self, reason: str) -> None:
         """Start no more of its steps and stop those that run. The reason is on disk before, if it can be."""
@@ -136,11 +122,30 @@ class Run:
         self.stop_reason = reason
         self._news.put_nowait(self._stop)
 
-    async def abandon(self, reason: str) -> None:
-        """End it for a fault of this program: no step of it must be left running, nor itself unfinished for ever."""
-        self.stop_reason = self.stop_reason or reason
+    async def _follow_schedule(self) -> None:
+        self._take_up()
+        while not self._schedule.over:
+            (await self._news.get())()
+            self._write_soon()
+        while self._writer is not None:
+            await self._writer
+        await self._end(*self._schedule.outcome(started=self._started))
+
+    async def _abandon(self, reason: str) -> None:
+        """End it for a fault of this program: no step of it is left running, nor without an end."""
+        self.stop_reason = self.stop_reason or reason  # which attempts under way look at
         for live in list(self._lives.values()):
-            await live.request_stop(f"workflow {self.workflow.id}: {reason}")
+            self._spawn(live.request_stop(self._stop_text()))
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        jobs = {job.part.position: job for job in await self._store.jobs(self.workflow.id) if job.part is not None}
+        for position, record in enumerate(self._records):
+            job = jobs.get(position)
+            if record.end is None and job is not None and job.state.final:
+                self._records[position] = replace(_concluded(record, job), end=End[job.state.name])
+            elif record.end is None:
+                self._settle(position, *self._without_attempt(record, reason))
+        await self._firmly(partial(self._store.conclude, self.workflow.id, self._records))
         await self._end(WorkflowState.FAILED, reason)
 
     def _take_up(self) -> None:
@@ -169,7 +174,7 @@ class Run:
                 case Start(position):
                     self._spawn(self._attempt(position, None))
                 case Cancel(position, reason):
-                    self._settle(position, End.CANCELED, reason)
+                    self._settle(position, *self._without_attempt(self._records[position], reason))
 
     async def _attempt(self, position: int, found: Job | None) -> None:
         """One attempt, from its start or from where it was found, to its end."""
@@ -180,13 +185,17 @@ class Run:
             result = _NotRun(End.FAILED, "internal error")
         finally:
             self._lives.pop(position, None)
+        if isinstance(result, _NotRun) and result.end is End.FAILED:
+            # No job's row tells of this, and what follows from it must not come before it.
+            self._settle(position, result.end, result.reason)
+            await self._firmly(partial(self._store.conclude, self.workflow.id, [self._records[position]]))
         self._news.put_nowait(partial(self._conclude, position, result))
 
     async def _submit(self, position: int) -> Job | _NotRun:
         """Submit the step's job; what could not be accepted for want of room is, when there is some."""
         try:
-            order = self._order(position)
-        except (MissingOutput, _TooMuch) as error:
+            order = self._next_order(position)
+        except (MissingOutput, OutputsTooLarge, StoreFailed) as error:
             return _NotRun(End.FAILED, str(error))
         told = False
         while not self.stop_reason:
@@ -209,43 +218,25 @@ class Run:
 
     async def _rejoin(self, position: int, job: Job) -> Job | _NotRun:
         self._begin(job)
-        if job.state.final:
-            return job
         live = self._runner.find(str(job.id))
-        if live is None:
-            return await self._runner.get(str(job.id))
-        return await self._wait(position, live)
+        if live is not None:
+            return await self._wait(position, live)
+        if not job.state.final:  # it has ended meanwhile
+            job = await self._runner.get(str(job.id))
+        return job if job.state.final else _unstored(job)
 
     async def _wait(self, position: int, live: Live) -> Job | _NotRun:
         self._lives[position] = live
         if self.stop_reason:
             await live.request_stop(self._stop_text())
         await live.ended.wait()
-        if not live.job.state.final:
-            return _NotRun(End.FAILED, f"the state of job {live.job.id} could not be stored")
-        return live.job
+        return live.job if live.job.state.final else _unstored(live.job)
 
-    def _order(self, position: int) -> Order:
-        """What the next attempt asks for. Raises MissingOutput or _TooMuch."""
-        step, attempt = self._plan.steps[position], self._records[position].attempts + 1
+    def _next_order(self, position: int) -> Order:
+        """Raises as `order_of`."""
+        step = self._plan.steps[position]
         outputs = {name: self._records[self._positions[name]].outputs for name in step.dependencies}
-        given = template.variables(outputs)
-        size = sum(len(name.encode()) + len(value.encode()) + 2 for name, value in given.items())
-        if size > MOST_VARIABLES:
-            raise _TooMuch(size)
-
-        def filled(texts: Mapping[str, str]) -> dict[str, str]:
-            return {name: template.fill(text, outputs) for name, text in texts.items()}
-
-        return replace(
-            step.order,
-            args=tuple(template.fill(arg, outputs) for arg in step.order.args),
-            environment=given | filled(step.order.environment),
-            secret_environment=filled(step.order.secret_environment),
-            name=step.name,
-            part=Part(self.workflow.id, position, attempt),
-            uploads=Uploads(self.workflow.uploads, step.uploads) if step.uploads else None,
-        )
+        return order_of(self.workflow, step, position, self._records[position].attempts + 1, outputs)
 
     def _begin(self, job: Job) -> None:
         self._started = True
@@ -258,25 +249,12 @@ class Run:
         """An attempt is over: the step has ended, or waits for the next one."""
         record, step = self._records[position], self._plan.steps[position]
         if isinstance(result, _NotRun):
-            end, reason = result.end, result.reason
-            if end is End.CANCELED and record.attempts > record.base_attempts:  # it was to be tried again
-                end, reason = _last_end(record), record.reason
-            self._settle(position, end, reason)
-            self._follow(self._schedule.ended(position, end))
+            if record.end is None:  # nothing of it was begun, for the workflow was stopped
+                self._settle(position, *self._without_attempt(record, result.reason))
+            self._follow(self._schedule.ended(position, self._records[position].end or End.CANCELED))
             return
         end = End[result.state.name]
-        assert result.part is not None
-        record = self._records[position] = replace(
-            record,
-            attempts=result.part.attempt,
-            job_id=result.id,
-            started_at=result.started_at,
-            ended_at=result.ended_at,
-            exit_code=result.exit_code,
-            reason=result.reason,
-            retry_at=None,
-            outputs=result.outputs,
-        )
+        record = self._records[position] = _concluded(record, result)
         tries = record.attempts - record.base_attempts
         pause = step.retry.pause(tries, end, result.exit_code, timed_out=result.timed_out)
         if pause is None or self.stop_reason:
@@ -291,13 +269,19 @@ class Run:
     def _pause(self, position: int, end: End, retry_at: int) -> None:
         left = (retry_at - clock.now_ns()) / 1e9
         left = min(max(left, 0), self._plan.steps[position].retry.max_backoff)
-        timer = asyncio.get_running_loop().call_later(left, self._news.put_nowait, partial(self._again, position))
-        self._paused[position] = _Pause(timer, end)
-        self._follow(self._schedule.paused(position))
+        loop = asyncio.get_running_loop()
+        self._pauses[position] = loop.call_later(left, self._news.put_nowait, partial(self._again, position))
+        self._follow(self._schedule.paused(position, end))
 
     def _again(self, position: int) -> None:
-        if self._paused.pop(position, None) is not None:  # not stopped meanwhile
+        if self._pauses.pop(position, None) is not None:  # not stopped meanwhile
             self._follow(self._schedule.again(position))
+
+    def _without_attempt(self, record: StepRecord, reason: str) -> tuple[End, str]:
+        """How a step ends, and why, of which no other attempt is begun for that reason."""
+        if record.attempts > record.base_attempts:
+            return _last_end(record), record.reason
+        return End.CANCELED, reason
 
     def _settle(self, position: int, end: End, reason: str) -> None:
         """A step has ended without a job of its own, or without another one."""
@@ -311,12 +295,10 @@ class Run:
         self._spawn(self.request_stop(f"{TIMEOUT}{clock.format_duration(self._plan.timeout)}"))
 
     def _stop(self) -> None:
-        ends = {position: pause.end for position, pause in self._paused.items()}
-        for position, pause in self._paused.items():
-            pause.timer.cancel()
-            self._settle(position, pause.end, self._records[position].reason)
-        self._paused.clear()
-        self._follow(self._schedule.stop(self.stop_reason, ends))
+        for timer in self._pauses.values():
+            timer.cancel()
+        self._pauses.clear()
+        self._follow(self._schedule.stop(self.stop_reason))
         for live in self._lives.values():
             self._spawn(live.request_stop(self._stop_text()))
 
@@ -383,22 +365,35 @@ class Run:
         )
         self.ended.set()
 
-    def _let_go(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        for pause in self._paused.values():
-            pause.timer.cancel()
-        for task in (*self._tasks, *([self._writer] if self._writer else ())):
+    async def _let_go(self) -> None:
+        for timer in (*self._pauses.values(), *([self._timer] if self._timer else ())):
+            timer.cancel()
+        tasks = (*self._tasks, *([self._writer] if self._writer else ()))
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _concluded(record: StepRecord, job: Job) -> StepRecord:
+    """What a step has come to with the job of its last attempt, but for whether that is its end."""
+    assert job.part is not None
+    return replace(
+        record,
+        attempts=job.part.attempt,
+        job_id=job.id,
+        started_at=job.started_at,
+        ended_at=job.ended_at,
+        exit_code=job.exit_code,
+        reason=job.reason,
+        retry_at=None,
+        outputs=job.outputs,
+    )
+
+
+def _unstored(job: Job) -> _NotRun:
+    return _NotRun(End.FAILED, f"the state of job {job.id} could not be stored")
 
 
 def _last_end(record: StepRecord) -> End:
     """How the last attempt of a step ended that is to be tried again."""
     return End.STOPPED if TIMEOUT in record.reason else End.FAILED
-
-
-class _TooMuch(Exception):
-    """What is required has written more than a job can be given."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__(f"the outputs of what it requires take {size} bytes of environment (at most {MOST_VARIABLES})")
