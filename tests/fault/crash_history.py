@@ -152,6 +152,9 @@ class WorkflowHistory:
                 history.end = history.last.status
             if not history.end or not (history.told or history.last):
                 self._refuse(event, f"step {history.step.name} has not ended: {history}")
+        reasons = [h.last.reason for h in self.steps.values() if h.last is not None]
+        if not stopped and any(reason.startswith(f"workflow {self._id}: ") for reason in reasons):
+            self._refuse(event, f"its steps were stopped with it: {reasons}")
         if stopped:
             expected = "STOPPED" if any(history.attempts for history in self.steps.values()) else "CANCELED"
         else:
