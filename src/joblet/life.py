@@ -140,39 +140,37 @@ class Live:
             finally:
                 self._around.admission.come(self.job.id)
         if found is None:
-            await self._wait_for_room()
-            if self.stop_reason:
-                await self._end(Ending(State.STOPPED, -1, self.stop_reason), clock.now_ns())
-                return
             try:
                 found = await self._launch()
             except LaunchFailed as error:
                 await self._conclude_launch(error, clock.now_ns())
                 return
+            if found is None:
+                await self._end(Ending(State.STOPPED, -1, self.stop_reason), clock.now_ns())
+                return
         if not isinstance(found, (Exit, Lost)):
             found = await self._watch(found)
         await self._conclude(found)
 
-    async def _launch(self) -> Running:
+    async def _launch(self) -> Running | None:
+        """Start it; None when it was stopped before.
+
+        An accepted job does not fail for a disk that is full just now: it waits.
+        """
         try:
             dict(self.job.secret_environment)  # opens it, before anything is begun
         except StoreFailed as error:
             raise LaunchFailed("secrets", 0, str(error)) from error
-        return await self._around.executor.launch(self.job)
-
-    async def _wait_for_room(self) -> None:
-        """An accepted job does not fail for a disk that is full just now; it waits, until it is stopped."""
         told = False
         while not self.stop_reason:
             try:
-                self._around.executor.check_room()
+                return await self._around.executor.launch(self.job)
             except (NoRoom, DiskUnusable) as error:
                 if not told:
                     log.warning("job waits for the disk", extra=fields(jobId=self.job.id, error=str(error)))
                 told = True
                 await asyncio.sleep(_RETRY_SECONDS)
-            else:
-                return
+        return None
 
     async def _watch(self, running: Running) -> Exit | Lost:
         """Follow a job whose command has been exec'd until it has ended."""

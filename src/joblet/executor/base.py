@@ -93,7 +93,8 @@ class Executor(Protocol):
         """Start a job; returns when its command has been exec'd.
 
         It has its environment, its uploads in its work directory and, as a part of a workflow, the directory that the
-        workflow's jobs share. Raises LaunchFailed when it could not be started with all of that.
+        workflow's jobs share. Raises LaunchFailed when it could not be started with all of that, and as `check_room`
+        before anything of it was begun.
         """
 
     async def recover(self, job: Job) -> Running | Exit | Lost | None:

@@ -31,6 +31,8 @@ _PROBE = "probe-"
 _PROBE_ID = 0
 _KILLED = "monitor"
 """stage of a launch whose monitor was killed, which says nothing of the host"""
+_NO_LOG = "log"
+"""stage of a launch that has no log to be told in"""
 _PROBE_LIMITS = Limits(max_cpu=100, max_memory=64, max_iobps=0, max_processes=16, max_open_files=64)
 _LAUNCH_TRIES = 60
 _PAUSE_WITHOUT_DESCRIPTORS = 1.0
@@ -110,7 +112,7 @@ class LocalExecutor:
         files.check_room(self._jobs)
 
     async def launch(self, job: Job) -> Shim:
-        """Start a job; returns when its command has been exec'd. Raises LaunchFailed.
+        """Start a job; returns when its command has been exec'd. Raises LaunchFailed, NoRoom or DiskUnusable.
 
         That this server has no descriptor to launch it with is not the job's fault, and goes by: it waits for a while.
         """
@@ -130,13 +132,12 @@ class LocalExecutor:
         try:
             if again:
                 await self.remove(job.id)
-            os.mkdir(directory, 0o700)
         except OSError as error:
-            raise LaunchFailed("log", error.errno or 0, f"log setup failed: {_text(error)}") from error
+            raise _no_log(error) from error
         try:
             return await self._launch(job, directory)
         except LaunchFailed as error:
-            if error.stage != _KILLED:  # as of a job lost later, whose log is its own
+            if error.stage not in (_NO_LOG, _KILLED):  # of a job lost later the log is its own
                 files.tell_in_log(directory, str(error))
             raise
 
@@ -266,7 +267,7 @@ class LocalExecutor:
                 grace_ms=round(self._settings.grace * 1000),
                 log_limit=self._settings.log_limit,
                 view=self._view,
-                groups=self._groups(job.limits, directory),
+                groups=self._groups(job.limits, directory.name),
                 shared=shared,
             )
             return await asyncio.to_thread(self._start, job, directory, base, shared, order)
@@ -282,19 +283,22 @@ class LocalExecutor:
                 raise LaunchFailed(_KILLED, 0, f"lost: {self._why_lost(None)}") from error
             raise LaunchFailed("shim", 0, f"failed to create isolated environment: {_text(error)}") from error
         except OSError as error:
-            raise LaunchFailed("log", error.errno or 0, f"log setup failed: {_text(error)}") from error
+            raise _no_log(error) from error
 
     def _start(self, job: Job, directory: Path, base: int, shared: Path | None, order: bytes) -> shim.Launched:
+        if job.id != _PROBE_ID:
+            files.check_room(self._jobs)
+            directory.mkdir(mode=0o700)
         prepare.work_directory(job, directory, base, self._uploads)
         if shared is not None:
             prepare.shared_directory(shared, self._settings.id_base - 1)
         return shim.start(job.id, directory, order)
 
-    def _groups(self, limits: Limits, directory: Path) -> list[spec.Group]:
+    def _groups(self, limits: Limits, name: str) -> list[spec.Group]:
         devices: tuple[str, ...] = ()
         if limits.max_iobps:
-            devices = host.backing_disks([directory, *host.on_disks(self._view)])
-        return self._cgroups.groups(directory.name, limits, devices)
+            devices = host.backing_disks([self._jobs, *host.on_disks(self._view)])
+        return self._cgroups.groups(name, limits, devices)
 
     async def _conclude(self, directory: Path, reason: str = "") -> Exit | Lost:
         """What is left of a job whose monitor has ended; `reason` is why it has, where that is known."""
@@ -354,6 +358,10 @@ class Shim:
     def stop(self) -> None:
         """SIGTERM to the job, SIGKILL after the grace period: the monitor sees to both."""
         self._process.send_signal(signal.SIGTERM)
+
+
+def _no_log(error: OSError) -> LaunchFailed:
+    return LaunchFailed(_NO_LOG, error.errno or 0, f"log setup failed: {_text(error)}")
 
 
 def _text(error: OSError) -> str:
