@@ -69,7 +69,7 @@ class Runner:
             return self._again(present, order)
         if self._around.closing:
             raise ShuttingDown
-        self._executor.check_room()
+        self.check_room()
         if self._host_error is not None:
             await self.probe()
             if self._host_error is not None:
@@ -113,6 +113,10 @@ class Runner:
     def check(self, order: Order, role: str) -> None:
         """Raise InvalidArgument for an order that `submit` would refuse for what it asks."""
         settle(order, self._policy, role)
+
+    def check_room(self) -> None:
+        """Raise NoRoom or DiskUnusable while the disk takes nothing new."""
+        self._executor.check_room()
 
     def find(self, job_id: str) -> Live | None:
         """A job that has not ended."""

@@ -103,6 +103,7 @@ class Engine:
         )
         if order.key and (present := await self._store.find(owner, order.key)) is not None:
             return _same(present, workflow)
+        self._runner.check_room()  # what the database keeps for itself is for what runs
         return await self._accept(self._create(workflow, parsed.plan, order.files))
 
     async def stop(self, workflow_id: str, reason: str) -> Workflow:
