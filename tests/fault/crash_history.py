@@ -110,7 +110,8 @@ class WorkflowHistory:
             self._refuse(event, "a step cannot end so without a job")
 
     def _move(self, event: Any) -> None:
-        allowed = {"": {"PENDING"}, "PENDING": {"RUNNING", *ENDED}, "RUNNING": ENDED}.get(self.status, {"RUNNING"})
+        again = {"RUNNING" if any(history.attempts for history in self.steps.values()) else "PENDING"}
+        allowed = {"": {"PENDING"}, "PENDING": {"RUNNING", *ENDED}, "RUNNING": ENDED}.get(self.status, again)
         if event.status not in allowed:
             self._refuse(event, f"the workflow is {self.status}")
         if self.status in ENDED:

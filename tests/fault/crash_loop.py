@@ -254,8 +254,8 @@ class CrashLoop:
             (verdict,) = connection.execute("PRAGMA integrity_check").fetchone()
         if verdict != "ok":
             raise Violated(f"database: {verdict}")
-        for path in self.server.state.glob("joblet.db*"):
-            if SECRET.encode() in path.read_bytes():
+        for path in self.server.state.rglob("*"):
+            if path.is_file() and SECRET.encode() in path.read_bytes():
                 raise Violated(f"a secret is in {path}")
 
     def _check_server_log(self) -> None:

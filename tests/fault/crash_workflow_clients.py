@@ -17,9 +17,9 @@ from crash_workflows import WorkflowOrder
 from harness import PATIENCE
 
 _MOST = 8
-"""workflows under way at once; of these may be"""
+"""workflows under way at once"""
 _MOST_ENDLESS = 2
-"""others need slots too"""
+"""of these, that never end by themselves; the others need slots too"""
 _ACTIONS = {"submit": 36, "stop": 8, "retry": 20, "delete": 8, "status": 20, "again": 6, "list": 6}
 
 
@@ -39,6 +39,8 @@ class WorkflowEntry:
     retried_at: float = 0.0
     """when the last answer came, or did not"""
     retries: int = 0
+    """asked for, and of these answered: """
+    retried: int = 0
     delete_asked: bool = False
     deleted: bool = False
     deleted_at: float = 0.0
@@ -187,6 +189,7 @@ class WorkflowClients:
             entry.retrying, entry.retried_at = entry.retrying - 1, time.monotonic()
         if info.status in ENDED:
             raise Violated(f"{entry} is tried again: {info}")
+        entry.retried += 1
         self.counts["workflows: tried again"] += 1
 
     async def delete(self, entry: WorkflowEntry) -> None:
@@ -243,7 +246,10 @@ class WorkflowClients:
             await self._check_logs(histories[entry.workflow_id])
         await self._check_jobs(histories)
         self.histories = histories
-        for history in histories.values():
+        for workflow_id, history in histories.items():
+            entry = self.by_id[workflow_id]
+            if not entry.retried < history.rounds <= entry.retries + 1:
+                raise Violated(f"a workflow has ended {history.rounds} times: {entry}")
             self.counts[f"workflows: ended {history.status}"] += 1
             self.counts["workflows: attempts"] += sum(len(step.attempts) for step in history.steps.values())
         self.counts["events"] += len(events)
