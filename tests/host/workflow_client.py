@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
-from harness import Server
+from harness import Server, poll_until
 
 UNTIL_GO = "until [ -e /workflow/go ]; do sleep 0.02; done"
 """a script that goes on when a test says so, by a file in the workflow's shared directory"""
@@ -71,8 +71,10 @@ class Flows:
         return self.wait(self.run(text, **more))
 
     def go(self, workflow_id: str) -> None:
-        """Let jobs go on that run UNTIL_GO."""
-        (self.server.state / f"workflows/{workflow_id}/shared/go").touch()
+        """Let jobs go on that run UNTIL_GO, as soon as there is one."""
+        shared = self.server.state / f"workflows/{workflow_id}/shared"
+        poll_until(shared.is_dir)
+        (shared / "go").touch()
 
 
 def bash(name: str, script: str, **more: object) -> str:
