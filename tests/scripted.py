@@ -1,14 +1,15 @@
-# ruff: noqa: ASYNC230 -- files here are small
+# ruff: noqa: ASYNC110, ASYNC230 -- turns of the loop are what is waited for; files here are small
 """A server without its wire, on a host whose jobs end when and as a test says."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sqlite3
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,11 @@ from joblet.job import Job, Limits, Order, Policy, State
 from joblet.life import Live
 from joblet.logs import LogHub
 from joblet.runner import Runner
-from joblet.store import Store
+from joblet.store import Store, Workflows
+from joblet.uploads import File, Uploads
+from joblet.workflow.engine import Engine, WorkflowOrder
+from joblet.workflow.plan import Plan
+from joblet.workflow.record import StepRecord, Workflow
 
 MEMORY = "/dev/shm" if os.path.ismount("/dev/shm") else None
 """where thousands of commits cost no disk"""
@@ -118,6 +123,8 @@ class Host:
     hold: asyncio.Event | None = None
     """launches wait for it"""
     launches: list[int] = field(default_factory=list)
+    jobs: dict[int, Job] = field(default_factory=dict)
+    """that were launched"""
     launching: asyncio.Event = field(default_factory=asyncio.Event)
     under_way: dict[int, Scripted] = field(default_factory=dict)
     ends: dict[int, Exit | Lost] = field(default_factory=dict)
@@ -140,6 +147,7 @@ class Host:
     async def launch(self, job: Job) -> Scripted | Plain:
         self.check_room()
         self.launches.append(job.id)
+        self.jobs[job.id] = job
         self.launching.set()
         self.launched_too_early |= self.recovering > 0
         if self.hold is not None:
@@ -177,6 +185,12 @@ class Host:
 
     async def remove(self, job_id: int) -> None:
         self.log_path(job_id).unlink(missing_ok=True)
+
+    async def shared_bytes(self, workflow_id: int) -> int:
+        return 0
+
+    async def remove_shared(self, workflow_id: int) -> None:
+        pass
 
 
 class Site:
@@ -242,3 +256,70 @@ class Site:
         )
         yield
         self.sql("DROP TRIGGER full")
+
+
+class Works(Site):
+    """A site that runs workflows too."""
+
+    def __init__(
+        self, folder: Path, *, slots: int = 2, queue: int = 10, most: int = 10, most_steps: int = 1000
+    ) -> None:
+        self.bounds = {"most": most, "most_steps": most_steps}
+        super().__init__(folder, slots, queue, 3600)
+
+    def open(self) -> None:
+        super().open()
+        self.workflows = Workflows(self.store.database, self.store.sealer)
+        self.uploads = Uploads(self.folder)
+        self.engine = Engine(self.workflows, self.runner, self.uploads, **self.bounds)
+
+    async def close(self) -> None:
+        await self.engine.close()
+        await super().close()
+
+    async def restart(self) -> None:
+        await super().restart()
+        await self.engine.recover()
+
+    async def order(
+        self, jobs: dict[str, Any], *, files: Sequence[File] = (), key: str = "", **header: Any
+    ) -> Workflow:
+        """Submit a workflow of these jobs, which are scripted where they do not say otherwise."""
+        jobs = {name: {"command": "scripted", **job} for name, job in jobs.items()}
+        text = json.dumps({"jobs": jobs, **header})  # which is YAML
+        return await self.engine.submit(WorkflowOrder("test.yaml", text, files, key=key), "alice", "admin")
+
+    async def over(self, workflow_id: int = 1) -> Workflow:
+        """A workflow that ends by itself, once it has."""
+        async with asyncio.timeout(PATIENCE):
+            while (workflow := await self.engine.get(str(workflow_id))).ended_at is None:
+                await asyncio.sleep(0)
+        return workflow
+
+    async def records(self, workflow_id: int = 1) -> dict[str, StepRecord]:
+        """What each of its steps has come to."""
+        return {record.name: record for record in await self.workflows.steps(workflow_id)}
+
+    async def under_way(self, *names: str) -> list[Scripted]:
+        """The jobs with these names, once all of them run."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                running = {self.host.jobs[job_id].name: job for job_id, job in self.host.under_way.items()}
+                if running.keys() >= set(names):
+                    return [running[name] for name in names]
+                await asyncio.sleep(0)
+
+
+def file_of(plan: Plan) -> dict[str, dict[str, Any]]:
+    """The jobs of a workflow's file that has this plan."""
+    return {
+        step.name: {
+            "requires": [{"expression": str(step.condition)}] if step.dependencies else [],
+            "priority": step.order.priority,
+            "retries": {"limit": step.retry.limit, "exit_codes": sorted(step.retry.exit_codes)}
+            if step.retry.exit_codes
+            else step.retry.limit,
+            "continue_on_failure": step.continue_on_failure,
+        }
+        for step in plan.steps
+    }

@@ -129,7 +129,7 @@ class Engine:
         Raises WorkflowNotFound, WorkflowNotEnded, NothingToRetry, TooManyWorkflows, StoreFailed or ShuttingDown.
         """
         workflow = await self.get(workflow_id)
-        if not workflow.state.final or workflow.id in self._runs:
+        if not workflow.state.final:
             raise WorkflowNotEnded(workflow.id, workflow.state)
         if workflow.state is WorkflowState.COMPLETED:
             raise NothingToRetry(workflow.id)
@@ -219,9 +219,10 @@ class Engine:
             log.exception("workflow cannot be ended", extra=fields(workflowId=run.workflow.id))
             run.ended.set()
         finally:
-            del self._tasks[run.workflow.id]
-            if run.ended.is_set():
-                del self._runs[run.workflow.id]
+            if self._runs.get(run.workflow.id) is run:  # and it is not being tried again already
+                del self._tasks[run.workflow.id]
+                if run.ended.is_set():
+                    del self._runs[run.workflow.id]
 
     async def _lose(self, workflow: Workflow, reason: str) -> None:
         """End a workflow whose plan cannot be read any more, and what runs of it."""
