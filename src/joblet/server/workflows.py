@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from grpclib.server import Stream
 
@@ -13,19 +13,27 @@ from joblet.proto import joblet as pb
 from joblet.retention import Janitor
 from joblet.runner import Runner, is_id, parse_id
 from joblet.server.auth import caller
+from joblet.server.descriptors import Descriptors
+from joblet.server.feed import Feed, Told
 from joblet.server.page import Page, close_at_once
 from joblet.server.rpc import Encoded
+from joblet.server.views import Views, info
 from joblet.store import Events, Workflows
 from joblet.uploads import File
 from joblet.workflow.engine import Engine, WorkflowOrder
-from joblet.workflow.record import Event, Status, StepStatus, Workflow
+from joblet.workflow.plan import WorkflowState
+from joblet.workflow.record import Event, Status
+
+T = TypeVar("T")
 
 _BATCH = 200
 """workflows or events read at a time"""
+_FINAL = frozenset(state for state in WorkflowState if state.final)
+"""those of jobs are among them"""
 
 
 class JobService(pb.JobServiceBase):
-    """Workflows, events, deletion. The mutable state is who waits for events."""
+    """Workflows, events, deletion. The mutable state is the feed of events, and that the server is closing."""
 
     def __init__(
         self, engine: Engine, runner: Runner, workflows: Workflows, events: Events, janitor: Janitor, max_message: int
@@ -37,14 +45,14 @@ class JobService(pb.JobServiceBase):
         self._events = events
         self._janitor = janitor
         self._max_message = max_message
-        self._watchers: set[asyncio.Event] = set()
+        self._feed = Feed(events)
+        self._views = Views(Descriptors())
         self._closing = False
-        events.on_commit = self._wake
 
     def close(self) -> None:
         """End the streams of events with ShuttingDown."""
         self._closing = True
-        self._wake()
+        self._feed.wake()
 
     async def _call_rpc_handler_server_stream(
         self, handler: Callable[[Any], AsyncGenerator[Any]], stream: Stream[Any, Any], request: Any
@@ -66,13 +74,11 @@ class JobService(pb.JobServiceBase):
 
     async def get_workflow_status(self, message: pb.GetWorkflowStatusRequest) -> pb.GetWorkflowStatusResponse:
         status = await self._status(message.workflow_id)
-        return pb.GetWorkflowStatusResponse(
-            workflow=_info(status.workflow), jobs=list(map(_job, status.steps)), sequence=status.sequence
-        )
+        return _encoded(await asyncio.to_thread(self._views.status, status), pb.GetWorkflowStatusResponse)
 
     async def get_workflow_jobs(self, message: pb.GetWorkflowJobsRequest) -> pb.GetWorkflowJobsResponse:
         status = await self._status(message.workflow_id)
-        return pb.GetWorkflowJobsResponse(jobs=list(map(_job, status.steps)))
+        return _encoded(await asyncio.to_thread(self._views.jobs, status), pb.GetWorkflowJobsResponse)
 
     async def list_workflows(self, message: pb.ListWorkflowsRequest) -> pb.ListWorkflowsResponse:
         """The newest workflows that fit into a message, the oldest of them first."""
@@ -84,16 +90,16 @@ class JobService(pb.JobServiceBase):
         unfinished = not message.include_completed
         while batch := await self._workflows.newest(min(wanted - len(page) + 1, _BATCH), before, unfinished=unfinished):
             for workflow in batch:
-                if len(page) == wanted or not page.add(bytes(_info(workflow))):
-                    return _encoded(page.message(more=True))
+                if len(page) == wanted or not page.add(bytes(info(workflow))):
+                    return _encoded(page.message(more=True), pb.ListWorkflowsResponse)
             before = batch[-1].id
-        return _encoded(page.message(more=False))
+        return _encoded(page.message(more=False), pb.ListWorkflowsResponse)
 
     async def stop_workflow(self, message: pb.StopWorkflowRequest) -> pb.WorkflowInfo:
-        return _info(await self._engine.stop(message.workflow_id, f"stopped by {caller.get().name}"))
+        return info(await self._engine.stop(message.workflow_id, f"stopped by {caller.get().name}"))
 
     async def retry_workflow(self, message: pb.RetryWorkflowRequest) -> pb.WorkflowInfo:
-        return _info(await self._engine.retry(message.workflow_id))
+        return info(await self._engine.retry(message.workflow_id))
 
     async def delete_workflow(self, message: pb.DeleteWorkflowRequest) -> pb.DeleteWorkflowResponse:
         await self._janitor.delete_workflow(message.workflow_id)
@@ -117,35 +123,45 @@ class JobService(pb.JobServiceBase):
             raise InvalidArgument("invalid jobId: give either workflowId or jobId")
         workflow_id = (await self._engine.get(message.workflow_id)).id if message.workflow_id else None
         job_id = (await self._runner.get(message.job_id)).id if message.job_id else None
-        news = asyncio.Event()
-        self._watchers.add(news)
-        try:
+        with self._feed.waiting() as news:
             oldest, newest = await self._events.bounds()
             after = newest if message.only_new else message.after
             if after > newest:  # of another life of this server, before its database was restored
                 raise InvalidArgument(f"invalid after: {after} (allowed 0 to {newest}, the newest event)")
             if after and after + 1 < oldest:
                 raise EventsGone(after, oldest)
+            over, ask = message.no_follow, True
             while True:
                 news.clear()
-                over = message.no_follow or await self._is_over(workflow_id, job_id)
-                oldest, newest = await self._events.bounds()
-                if after and after + 1 < oldest:  # by a client too slow for what is kept
-                    raise EventsGone(after, oldest)
-                batch = await self._events.after(after, _BATCH, workflow_id=workflow_id, job_id=job_id)
-                for event in batch:
-                    after = event.sequence
-                    yield _event(event)
-                if len(batch) == _BATCH:
+                if ask:  # before what follows is read: of what is over that is all
+                    over, ask = message.no_follow or await self._is_over(workflow_id, job_id), False
+                batch, after, whole = await self._next(after, workflow_id, job_id)
+                for told in batch:
+                    if told.answer is None:
+                        told.answer = self._views.event(told.event)
+                    yield _encoded(told.answer, pb.Event)
+                    ask = ask or _is_last(told.event, workflow_id, job_id)
+                if ask or not whole:
                     continue
-                after = max(after, newest)
                 if over:
                     return
                 if self._closing:
                     raise ShuttingDown
                 await news.wait()
-        finally:
-            self._watchers.discard(news)
+
+    async def _next(self, after: int, workflow_id: int | None, job_id: int | None) -> tuple[list[Told], int, bool]:
+        """The next events to tell, up to which number these are all, and whether that is the newest."""
+        if (held := await self._feed.after(after, _BATCH)) is not None:
+            found, reached, whole = held
+            events = [told for told in found if _is_of(told.event, workflow_id, job_id)]
+            return events, reached, whole
+        oldest, newest = await self._events.bounds()
+        if after and after + 1 < oldest:  # by a client too slow for what is kept
+            raise EventsGone(after, oldest)
+        batch = await self._events.after(after, _BATCH, workflow_id=workflow_id, job_id=job_id)
+        last = batch[-1].sequence if batch else after
+        whole = len(batch) < _BATCH
+        return list(map(Told, batch)), max(last, newest) if whole else last, whole
 
     async def _is_over(self, workflow_id: int | None, job_id: int | None) -> bool:
         """Whether there is nothing more to come."""
@@ -164,18 +180,15 @@ class JobService(pb.JobServiceBase):
             raise WorkflowNotFound(workflow_id)
         return status
 
-    def _wake(self) -> None:
-        for news in self._watchers:
-            news.set()
-
 
 def files_of(uploads: list[pb.FileUpload]) -> list[File]:
     """Files that a client has sent along."""
     return [File(upload.path, upload.content, upload.mode, upload.is_directory) for upload in uploads]
 
 
-def _encoded(answer: Encoded) -> pb.ListWorkflowsResponse:
-    return answer  # type: ignore[return-value]  # in its wire form already: Codec
+def _encoded(answer: Encoded, kind: type[T]) -> T:
+    """An answer of that kind, in its wire form already: Codec."""
+    return answer  # type: ignore[return-value]
 
 
 def _number(text: str) -> int:
@@ -184,66 +197,13 @@ def _number(text: str) -> int:
     return parse_id(text)
 
 
-def _time(instant_ns: int | None) -> pb.Timestamp | None:
-    if instant_ns is None:
-        return None
-    seconds, nanos = divmod(instant_ns, 1_000_000_000)
-    return pb.Timestamp(seconds=seconds, nanos=nanos)
+def _is_of(event: Event, workflow_id: int | None, job_id: int | None) -> bool:
+    """Whether an event is of what is watched: all, if nothing is named."""
+    return (workflow_id is None or event.workflow_id == workflow_id) and (job_id is None or event.job_id == job_id)
 
 
-def _info(workflow: Workflow) -> pb.WorkflowInfo:
-    return pb.WorkflowInfo(
-        id=str(workflow.id),
-        workflow=workflow.file,
-        status=workflow.state,
-        total_jobs=workflow.total,
-        completed_jobs=workflow.completed,
-        failed_jobs=workflow.failed,
-        canceled_jobs=workflow.canceled,
-        stopped_jobs=workflow.stopped,
-        created_at=_time(workflow.created_at),
-        started_at=_time(workflow.started_at),
-        completed_at=_time(workflow.ended_at),
-        yaml_content=workflow.yaml,
-        reason=workflow.reason,
-        name=workflow.name,
-        parameters=dict(workflow.parameters),
-        key=workflow.key,
-    )
-
-
-def _job(step: StepStatus) -> pb.WorkflowJob:
-    """A step as its own record has it, or as the job of its attempt that is under way."""
-    record, job = step.record, step.job
-    shown = pb.WorkflowJob(
-        job_name=record.name,
-        dependencies=list(step.dependencies),
-        max_attempts=step.max_attempts,
-        condition=step.condition,
-        continue_on_failure=step.continue_on_failure,
-    )
-    if job is not None:
-        assert job.part is not None
-        shown.job_id, shown.status, shown.attempt = str(job.id), job.state, job.part.attempt
-        shown.start_time, shown.end_time = _time(job.started_at), _time(job.ended_at)
-        shown.exit_code, shown.reason, shown.outputs = job.exit_code, job.reason, dict(job.outputs)
-    else:
-        shown.job_id, shown.status = str(record.job_id or 0), record.end or "PENDING"
-        shown.attempt = record.attempts
-        shown.start_time, shown.end_time = _time(record.started_at), _time(record.ended_at)
-        shown.exit_code, shown.reason, shown.outputs = record.exit_code, record.reason, dict(record.outputs)
-    return shown
-
-
-def _event(event: Event) -> pb.Event:
-    return pb.Event(
-        sequence=event.sequence,
-        time=_time(event.at),
-        workflow_id=str(event.workflow_id or ""),
-        job_name=event.name,
-        job_id=str(event.job_id or ""),
-        status=event.status,
-        exit_code=event.exit_code,
-        reason=event.reason,
-        attempt=event.attempt,
-    )
+def _is_last(event: Event, workflow_id: int | None, job_id: int | None) -> bool:
+    """Whether there may be nothing more of what is watched after this event."""
+    if job_id is not None:
+        return event.status in _FINAL
+    return workflow_id is not None and not event.name and event.job_id is None and event.status in _FINAL
