@@ -107,6 +107,15 @@ class EventsGone(JobletError):
         super().__init__(f"events after {after} are not kept any more (the oldest is {oldest})")
 
 
+class NoSuchEvent(JobletError):
+    """The event to go on after has not been: the client knows it from a database that is not this one."""
+
+    status = Status.OUT_OF_RANGE
+
+    def __init__(self, after: int, newest: int) -> None:
+        super().__init__(f"there has been no event {after} (the newest is {newest})")
+
+
 class JobNotFound(JobletError):
     """No job has this id."""
 

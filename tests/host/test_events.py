@@ -15,7 +15,7 @@ from typing import Any
 
 import grpc
 import pytest
-from harness import Server, Stock, poll_until
+from harness import PATIENCE, Server, Stock, poll_until
 from workflow_client import UNTIL_GO, Flows, bash, refusal
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -33,6 +33,11 @@ def fresh(make_server: Callable[..., Server], stock) -> Iterator[Flows]:
 def flows(server: Server, stock) -> Iterator[Flows]:
     with server.channel() as channel:
         yield Flows(server, channel, *stock)
+
+
+def joblet(server: Server, command: str, file: Path) -> None:
+    arguments = [command, str(file), "--config", str(server.directory / "joblet-config.yml")]
+    subprocess.run([sys.executable, "-m", "joblet", *arguments], check=True, timeout=PATIENCE, capture_output=True)
 
 
 def iter_until_cancelled(stream: Any) -> Iterator[Any]:
@@ -210,10 +215,23 @@ def test_what_cannot_be_watched(flows: Flows, asked: dict[str, Any], answer: tup
 
 
 def test_events_that_have_not_been(fresh: Flows) -> None:
-    """A client's place may be of a database that has been restored since: it must not wait for ever."""
+    """A client's place may be of a database that an older one has replaced since: it must not wait for ever."""
+    copy = fresh.server.directory / "copy"
     fresh.finish("jobs:\n" + bash("a", "true"))
-    newest = [event.sequence for event in fresh.events(noFollow=True)][-1]
+    joblet(fresh.server, "backup", copy)
+    workflow_id = fresh.run("jobs:\n" + bash("a", "true") + bash("b", UNTIL_GO, requires=["a"]))
+    place = fresh.until(workflow_id, "b", "RUNNING").sequence
+    fresh.go(workflow_id)
+    fresh.wait(workflow_id)
+    newest = list(fresh.events(noFollow=True))[-1].sequence
     assert list(fresh.events(after=newest, noFollow=True)) == []
-    for after in (newest + 1, 2**63 - 1):
+    fresh.server.stop()
+    joblet(fresh.server, "restore", copy)
+    fresh.server.start()
+    newest = list(fresh.events(noFollow=True))[-1].sequence
+    for after in (place, 2**63 - 1):
         code, text = refusal(lambda after=after: list(fresh.events(after=after)))
-        assert (code, text) == (INVALID, f"invalid after: {after} (allowed 0 to {newest}, the newest event)")
+        assert (code, text) == (
+            grpc.StatusCode.OUT_OF_RANGE,
+            f"there has been no event {after} (the newest is {newest})",
+        )

@@ -145,8 +145,8 @@ class WorkflowCalls(Calls):
 
         With `reconnect` it goes on when the server is restarted meanwhile, each event once; raises ConnectionLost when
         the server stays away for `config.patience` seconds. (What is lost with `only_new` before there was any event is
-        not made up for.) Raises OutOfRange when events after `after` are not kept any more. Use contextlib.aclosing to
-        leave early and at once.
+        not made up for.) Raises OutOfRange when events after `after` are not kept any more, or that one has never been.
+        Use contextlib.aclosing to leave early and at once.
         """
         patience = Patience(self.config.patience if reconnect else 0)
         lost = False

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from grpclib.server import Stream
 
-from joblet.errors import EventsGone, InvalidArgument, JobNotFound, ShuttingDown, WorkflowNotFound
+from joblet.errors import EventsGone, InvalidArgument, JobNotFound, NoSuchEvent, ShuttingDown, WorkflowNotFound
 from joblet.proto import joblet as pb
 from joblet.retention import Janitor
 from joblet.runner import Runner, is_id, parse_id
@@ -17,7 +17,7 @@ from joblet.server.descriptors import Descriptors
 from joblet.server.feed import Feed, Told
 from joblet.server.page import Page, close_at_once
 from joblet.server.rpc import Encoded
-from joblet.server.views import Views, info
+from joblet.server.views import Views
 from joblet.store import Events, Workflows
 from joblet.uploads import File
 from joblet.workflow.engine import Engine, WorkflowOrder
@@ -90,16 +90,17 @@ class JobService(pb.JobServiceBase):
         unfinished = not message.include_completed
         while batch := await self._workflows.newest(min(wanted - len(page) + 1, _BATCH), before, unfinished=unfinished):
             for workflow in batch:
-                if len(page) == wanted or not page.add(bytes(info(workflow))):
+                if len(page) == wanted or not page.add(self._views.info(workflow).wire):
                     return _encoded(page.message(more=True), pb.ListWorkflowsResponse)
             before = batch[-1].id
         return _encoded(page.message(more=False), pb.ListWorkflowsResponse)
 
     async def stop_workflow(self, message: pb.StopWorkflowRequest) -> pb.WorkflowInfo:
-        return info(await self._engine.stop(message.workflow_id, f"stopped by {caller.get().name}"))
+        workflow = await self._engine.stop(message.workflow_id, f"stopped by {caller.get().name}")
+        return _encoded(self._views.info(workflow), pb.WorkflowInfo)
 
     async def retry_workflow(self, message: pb.RetryWorkflowRequest) -> pb.WorkflowInfo:
-        return info(await self._engine.retry(message.workflow_id))
+        return _encoded(self._views.info(await self._engine.retry(message.workflow_id)), pb.WorkflowInfo)
 
     async def delete_workflow(self, message: pb.DeleteWorkflowRequest) -> pb.DeleteWorkflowResponse:
         await self._janitor.delete_workflow(message.workflow_id)
@@ -126,8 +127,8 @@ class JobService(pb.JobServiceBase):
         with self._feed.waiting() as news:
             oldest, newest = await self._events.bounds()
             after = newest if message.only_new else message.after
-            if after > newest:  # of another life of this server, before its database was restored
-                raise InvalidArgument(f"invalid after: {after} (allowed 0 to {newest}, the newest event)")
+            if after > newest:  # as before an older copy of the database was put in its place
+                raise NoSuchEvent(after, newest)
             if after and after + 1 < oldest:
                 raise EventsGone(after, oldest)
             over, ask = message.no_follow, True
