@@ -204,6 +204,15 @@ async def test_a_step_that_waits_for_a_place_for_its_next_attempt_ends_as_the_la
     }
 
 
+async def test_a_step_that_has_timed_out_and_waits_for_its_next_attempt_is_stopped_with_all(site: Works) -> None:
+    await site.order({"a": {"retries": {"limit": 1, "backoff": "1h"}, "timeout": "20ms"}})
+    while (await site.records())["a"].retry_at is None:
+        await asyncio.sleep(0)
+    await site.restart()
+    await stopped(site)
+    assert await ends(site) == {"a": (End.STOPPED, "attempt 1 of 2: timeout after 20ms")}
+
+
 async def test_a_workflow_is_stopped_while_its_jobs_wait_in_the_queue(make: Make) -> None:
     site = make(slots=1)
     await site.running()

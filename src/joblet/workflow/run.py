@@ -396,4 +396,4 @@ def _unstored(job: Job) -> _NotRun:
 
 def _last_end(record: StepRecord) -> End:
     """How the last attempt of a step ended that is to be tried again."""
-    return End.STOPPED if TIMEOUT in record.reason else End.FAILED
+    return End.STOPPED if record.reason.partition(": ")[2].startswith(TIMEOUT) else End.FAILED
