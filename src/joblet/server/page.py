@@ -13,8 +13,9 @@ from joblet.proto import joblet as pb
 from joblet.server.descriptors import Descriptors
 from joblet.server.rpc import Encoded
 
-_ENTRY = b"\x0a"
-"""tag of Jobs.jobs and ListWorkflowsResponse.workflows: field 1, length-delimited"""
+_LISTED = 1
+"""number of the fields Jobs.jobs and ListWorkflowsResponse.workflows"""
+_LENGTH_DELIMITED = 2
 _MORE = b"\x40\x01"
 """`more` of both: field 8, true"""
 
@@ -55,9 +56,9 @@ class Page:
     def __len__(self) -> int:
         return len(self._pieces)
 
-    def add(self, entry: bytes) -> bool:
+    def add(self, encoded: bytes) -> bool:
         """Put an encoded entry before the others; False when there is no room for it."""
-        piece = _ENTRY + _varint(len(entry)) + entry
+        piece = entry(_LISTED, encoded)
         if len(piece) > self._room and self._pieces:
             return False
         self._room -= len(piece)
@@ -67,6 +68,11 @@ class Page:
     def message(self, *, more: bool) -> Encoded:
         """The whole."""
         return Encoded(b"".join([*reversed(self._pieces), _MORE if more else b""]))
+
+
+def entry(field: int, encoded: bytes) -> bytes:
+    """An encoded message as a field of another; the numbers are those below 16."""
+    return bytes([field << 3 | _LENGTH_DELIMITED]) + _varint(len(encoded)) + encoded
 
 
 def _varint(number: int) -> bytes:
