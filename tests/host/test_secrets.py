@@ -119,6 +119,7 @@ def case(make_server: Callable[..., Server], stock) -> Iterator[Case]:
         yield Case(server, Flows(server, channel, *stock), Stock(channel, *stock))
 
 
+@pytest.mark.load
 def test_secrets_reach_their_jobs_and_nobody_else(case: Case) -> None:
     flows, client, value = case.flows, case.client, case.values
     blocker = client.started("sleep", "1000")
@@ -233,6 +234,7 @@ def test_a_key_does_not_tell_secrets_apart(case: Case) -> None:
     assert len(ids) == 1
 
 
+@pytest.mark.load
 def test_secrets_are_lost_with_their_key(case: Case) -> None:
     """What cannot be opened any more fails, and says why; nothing runs without its secrets."""
     flows = case.flows

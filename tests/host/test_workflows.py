@@ -75,8 +75,8 @@ def test_the_example_with_its_scripts_from_start_to_end(flows: Flows, client: St
     workflow_id = answer.workflowId
 
     flows.until(workflow_id, "setup-data", "RUNNING")
-    while (now := flows.status(workflow_id)).workflow.status == "PENDING":
-        pass  # it is stored that it runs a moment after its first job does
+    flows.until(workflow_id, "", "RUNNING")  # which is stored a moment after its first job is
+    now = flows.status(workflow_id)
     workflow, (setup, process) = now.workflow, now.jobs
     assert (workflow.id, workflow.workflow, workflow.status) == (workflow_id, "workflow.yaml", "RUNNING")
     assert (workflow.totalJobs, workflow.completedJobs, workflow.failedJobs, workflow.canceledJobs) == (2, 0, 0, 0)
@@ -164,6 +164,7 @@ def test_a_retry_runs_what_failed_and_all_below_it(flows: Flows) -> None:
 def test_what_has_not_ended_is_neither_tried_again_nor_deleted(flows: Flows, client: Stock) -> None:
     workflow_id = flows.run("jobs:\n" + bash("a", "true") + bash("b", UNTIL_GO, requires=["a"]))
     flows.until(workflow_id, "b", "RUNNING")
+    flows.until(workflow_id, "", "RUNNING")
     text = f"workflow has not ended: {workflow_id} (current status: RUNNING)"
     assert refusal(lambda: flows.retry(workflow_id)) == (PRECONDITION, text)
     assert refusal(lambda: flows.delete(workflow_id)) == (PRECONDITION, text)
