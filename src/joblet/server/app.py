@@ -55,6 +55,8 @@ _STEPS_PER_SLOT = 2
 """of one workflow that run or wait for a slot; more would only be more to hold"""
 _STOCK_MESSAGE = 4 << 20
 """bytes that a client of stock gRPC takes in one message"""
+_SWITCH_SECONDS = 0.0005
+"""for which a thread may keep the interpreter from the event loop; of Python's 5 ms a call waits for several"""
 _STREAM_WINDOW = 1 << 20
 _CONNECTION_WINDOW = 4 << 20
 """bytes a client may send ahead of us; bounds the memory one can take"""
@@ -69,6 +71,7 @@ def serve(config_path: Path) -> int:
             print(f"Error: {line}", file=sys.stderr)
         return 1
     _keep_descriptors()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     listener = logs_of_server.start(settings.logging.level, settings.logging.format)
     try:
         uvloop.run(_serve(settings, config_path.absolute()))

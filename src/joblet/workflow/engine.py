@@ -28,7 +28,7 @@ from joblet.log import fields
 from joblet.runner import Runner, is_id
 from joblet.store import Workflows
 from joblet.uploads import File, Uploads
-from joblet.workflow.build import parse
+from joblet.workflow.build import Parsed, parse
 from joblet.workflow.condition import End
 from joblet.workflow.plan import Plan, WorkflowState
 from joblet.workflow.record import StepRecord, Workflow
@@ -79,11 +79,7 @@ class Engine:
         NoRoom, DiskUnusable, StoreFailed or ShuttingDown, and then there is no workflow.
         """
         _check_names(order)
-        sent = [file.path for file in order.files]
-        parsed = await asyncio.to_thread(
-            parse, order.text, file=order.file, parameters=order.parameters, sent=sent, job=order.job
-        )
-        self._check_limits(order.file, parsed.plan, role)
+        parsed, fingerprint = await asyncio.to_thread(self._read, order, role)
         now = clock.now_ns()
         workflow = Workflow(
             id=0,
@@ -96,7 +92,7 @@ class Engine:
             yaml=parsed.masked,
             parameters=parsed.plan.parameters,
             key=order.key,
-            fingerprint=_fingerprint(order, parsed.masked, parsed.plan),
+            fingerprint=fingerprint,
             timeout=parsed.plan.timeout,
             max_parallel=parsed.plan.max_parallel,
             timer_from=now,
@@ -243,6 +239,13 @@ class Engine:
             await self._store.conclude(workflow.id, canceled)
         with contextlib.suppress(StoreFailed):
             await self._store.transition(workflow.id, WorkflowState.FAILED, ended_at=now, reason=reason)
+
+    def _read(self, order: WorkflowOrder, role: str) -> tuple[Parsed, str]:
+        """What an order's file says, with the order's fingerprint. Takes seconds for a large one."""
+        sent = [file.path for file in order.files]
+        parsed = parse(order.text, file=order.file, parameters=order.parameters, sent=sent, job=order.job)
+        self._check_limits(order.file, parsed.plan, role)
+        return parsed, _fingerprint(order, parsed.masked, parsed.plan)
 
     def _check_limits(self, file: str, plan: Plan, role: str) -> None:
         """Raise InvalidWorkflow for jobs that ask for more than this server gives, before any of them runs."""

@@ -12,7 +12,7 @@ from heapq import heappop, heappush
 
 from joblet.job import Order
 from joblet.meaning import Meaning
-from joblet.workflow.condition import NOTHING, All, Condition, End, Ended, evaluate, names, why_not
+from joblet.workflow.condition import NOTHING, All, Condition, End, Ended, Is, evaluate, names, why_not
 
 
 class WorkflowState(Meaning):
@@ -206,8 +206,11 @@ class Schedule:
 
     def _consider(self, position: int, step: Step, cancelled: list[Cancel]) -> None:
         conjuncts = step.condition.parts if isinstance(step.condition, All) else (step.condition,)
-        unknown = []
+        unknown: list[Condition] = []
         for conjunct in conjuncts:
+            if isinstance(conjunct, Is) and conjunct.name not in self._ended:  # nearly all, at the start
+                unknown.append(conjunct)
+                continue
             value = evaluate(conjunct, self._ended)
             if value is False:
                 self._cancel(position, conjunct, cancelled)
@@ -219,7 +222,7 @@ class Schedule:
             return
         self._open[position] = unknown
         for conjunct in unknown:
-            for name in dict.fromkeys(names(conjunct)):
+            for name in [conjunct.name] if isinstance(conjunct, Is) else dict.fromkeys(names(conjunct)):
                 self._waiting_for.setdefault(name, []).append((position, conjunct))
 
     def _may_start(self, position: int) -> None:
