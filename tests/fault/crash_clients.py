@@ -265,9 +265,11 @@ class Load:
     async def settle(self) -> None:
         """Of a server that stays: let every job come to its end, and bring it to account. Raises Violated or Away."""
         await self.run(at_once=0, actions=1)
-        deadline = time.monotonic() + PATIENCE
+        left, since = 0, time.monotonic()
         while unended := [entry for entry in self._ledger.jobs() if not entry.final]:
-            if time.monotonic() > deadline:
+            if len(unended) != left:
+                left, since = len(unended), time.monotonic()
+            if time.monotonic() > since + PATIENCE:
                 raise Violated(f"stuck: {unended}")
             for entry in unended:
                 if entry.order.linger and not entry.stop_answered:

@@ -385,9 +385,11 @@ class WorkflowLoad:
     async def settle(self) -> None:
         """Of a server that stays: let every workflow come to its end. Raises Violated or Away."""
         await self.run(at_once=0, actions=1)
-        deadline = time.monotonic() + PATIENCE
+        newest, since = 0, time.monotonic()
         while left := self._clients.under_way():
-            if time.monotonic() > deadline:
+            if self._clients.all.after > newest:
+                newest, since = self._clients.all.after, time.monotonic()
+            if time.monotonic() > since + PATIENCE:
                 raise Violated(f"stuck: {left}")
             for entry in left:
                 if entry.order.endless and not entry.stop_answered:
