@@ -22,8 +22,6 @@ MEMORY_MB = 150
 """that the server may have had at its most"""
 WATCHERS = 50
 PAST = 10_000
-UNREAD_MB = 8
-"""that a stalled client may cost the server: what its connection and its place hold"""
 
 DIAMOND = "\n".join(
     [
@@ -131,7 +129,7 @@ def test_every_watcher_gets_every_event_whatever_others_do(wide: Server, stock) 
             thread.join()
         unread.cancel()
         told = [event.sequence for event in client.events(workflow_id, noFollow=True)]
-    # each job's four states but the queued one of those that did not wait, and the workflow's
+    # each job is INITIALIZING, RUNNING and COMPLETED, the workflow PENDING, RUNNING and COMPLETED; some jobs waited
     assert len(told) >= 3 * JOBS + 3
     assert told == sorted(set(told))
     assert all(numbers == told for numbers in seen)
