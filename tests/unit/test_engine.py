@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import PATIENCE, Scripted, Works, everything
+from scripted import MEMORY, PATIENCE, Scripted, Works, everything
 
 from joblet import life
 from joblet.errors import (
@@ -46,20 +47,21 @@ Make = Callable[..., Works]
 
 
 @pytest.fixture
-async def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
+async def make(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
     monkeypatch.setattr(life, "_RETRY_SECONDS", 0.01)
     monkeypatch.setattr(run, "_RETRY_SECONDS", 0.01)
     sites: list[Works] = []
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
 
-    def make(**bounds: int) -> Works:
-        sites.append(Works(tmp_path, **bounds))
-        return sites[-1]
+        def make(**bounds: int) -> Works:
+            sites.append(Works(Path(folder), **bounds))
+            return sites[-1]
 
-    yield make
-    for site in sites:
-        for job in list(site.host.under_way.values()):
-            job.end(code=0)
-        await site.close()
+        yield make
+        for site in sites:
+            for job in list(site.host.under_way.values()):
+                job.end(code=0)
+            await site.close()
 
 
 @pytest.fixture

@@ -38,8 +38,6 @@ from joblet.workflow.condition import End
 from joblet.workflow.plan import Plan, WorkflowState
 from joblet.workflow.record import StepRecord
 
-pytestmark = pytest.mark.timeout(60)
-
 BOB = "stopped by bob"
 REFUSALS = ("INSERT ON jobs", "UPDATE ON jobs", "UPDATE ON workflow_steps", "UPDATE ON workflows")
 """changes that the store may refuse for a while"""
@@ -251,6 +249,7 @@ def quick() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+@pytest.mark.load
 @pytest.mark.usefixtures("quick")
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 30), st.integers(0, 2**32), st.integers(1, 4), *[st.booleans()] * 3)

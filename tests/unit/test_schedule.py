@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from reference import (
@@ -143,6 +144,7 @@ class Driver:
         assert not self.running
 
 
+@pytest.mark.load
 @settings(max_examples=120, deadline=None)
 @given(st.integers(1, 200), st.integers(0, 2**32), st.sampled_from((0, 1, 5)), st.booleans(), st.booleans())
 @example(200, 1, 0, False, True)
