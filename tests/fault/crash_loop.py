@@ -28,7 +28,8 @@ from types import ModuleType
 import monitors
 from crash_clients import Clients, Load
 from crash_jobs import OWNER, PROGRAM, Entry, Ledger, Order, Violated, draw
-from crash_workflow_clients import WorkflowClients, WorkflowLoad
+from crash_workflow_clients import WorkflowClients
+from crash_workflow_load import WorkflowLoad
 from crash_workflows import SECRET, STEP_PROGRAM, WorkflowOrder, draw_workflow
 from harness import (
     PATIENCE,
