@@ -120,7 +120,12 @@ def is_true_reason(step: Step, reason: str, ends: Mapping[str, End], tolerated: 
     if any(ends.get(name) != end for name, end in guilty.items()):
         return False
     known = ends if told[3] else {name: End(end) for name, end in guilty.items()}
-    return any(str(part) == told[1] and truth(part, known, tolerated) == 0 for part in _conjuncts(step.condition))
+    named = [part for part in _conjuncts(step.condition) if _is_shown_as(str(part), told[1])]
+    return any(truth(part, known, tolerated) == 0 for part in named)
+
+
+def _is_shown_as(condition: str, shown: str) -> bool:
+    return condition == shown or (shown.endswith("...") and condition.startswith(shown.removesuffix("...")))
 
 
 def _conjuncts(condition: Condition) -> Iterator[Condition]:

@@ -15,6 +15,10 @@ from joblet.meaning import Meaning
 from joblet.workflow.condition import NOTHING, All, Condition, End, Ended, Is, evaluate, names, why_not
 
 
+_REASON_MOST = 200
+"""characters of a condition in the reason of a step that is cancelled"""
+
+
 class WorkflowState(Meaning):
     """A workflow's status as clients see it."""
 
@@ -235,7 +239,10 @@ class Schedule:
     def _cancel(self, position: int, conjunct: Condition, cancelled: list[Cancel]) -> None:
         self._open.pop(position, None)
         self._settle(position, End.CANCELED)
-        cancelled.append(Cancel(position, f"requires {conjunct}, but {why_not(conjunct, self._ended)}"))
+        wanted = str(conjunct)
+        if len(wanted) > _REASON_MOST:  # of all that a matrix has made of one job
+            wanted = wanted[:_REASON_MOST] + "..."
+        cancelled.append(Cancel(position, f"requires {wanted}, but {why_not(conjunct, self._ended)}"))
 
     def _tell(self, position: int) -> list[Cancel]:
         """Let those know that wait for a step which has ended; those that are cancelled for it."""
