@@ -14,7 +14,6 @@ from joblet.job import Order
 from joblet.meaning import Meaning
 from joblet.workflow.condition import NOTHING, All, Condition, End, Ended, Is, evaluate, names, why_not
 
-
 _REASON_MOST = 200
 """characters of a condition in the reason of a step that is cancelled"""
 
