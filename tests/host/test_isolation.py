@@ -206,7 +206,7 @@ def test_an_io_limit_that_cannot_be_set_fails_the_job(certificates: Path, stock)
                 status, output = Stock(channel, *stock).finish("echo", "ran", maxIOBPS=1_000_000)
         finally:
             server.close()
-    reason = f"cgroup setup failed: no disk behind {folder}/state/jobs/1 to limit I/O on"
+    reason = f"cgroup setup failed: no disk behind {folder}/state/jobs to limit I/O on"
     assert (status.status, status.exitCode, status.reason) == ("FAILED", -1, reason)
     assert output == f"joblet: {reason}\n".encode()
 
