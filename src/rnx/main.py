@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from joblet import __version__, command_line
-from rnx import jobs, listing, log, run, session, workflow
+from rnx import jobs, listing, log, run, session, wait, workflow
 
 app = typer.Typer(
     add_completion=False,
@@ -42,6 +42,7 @@ run.register(app)
 jobs.register(app)
 listing.register(app)
 log.register(app)
+wait.register(app)
 workflow.register(app)
 
 

@@ -45,6 +45,9 @@ Node = Annotated[
     str | None, typer.Option("--node", metavar="NAME", help="Node of the settings file (default `default`).")
 ]
 
+OWN_FAILURE = 125
+"""the exit status for a failure of joblet's own, where the others are those of a job's command"""
+
 _FLAGS = ("server", "cert", "key", "ca", "config", "node")
 
 
@@ -64,10 +67,17 @@ class ServerCommand(TyperCommand):
         return super().invoke(ctx)
 
 
-def with_client(ctx: typer.Context, call: Callable[[Client], Awaitable[None]], *, patience: float = 60.0) -> None:
+def with_client(
+    ctx: typer.Context,
+    call: Callable[[Client], Awaitable[None]],
+    *,
+    patience: float = 60.0,
+    failure: int = command_line.FAILURE,
+) -> None:
     """Run `call` with an open client, which has this `patience` (ClientConfig).
 
-    Raises command_line.Failure with the sentence of any JobletError; exits quietly on Ctrl-C.
+    The sentence of any JobletError or Failure is printed, and the exit status is `failure` then. Exits quietly on
+    Ctrl-C.
     """
     from joblet.client import Client, ClientConfig, JobletError
 
@@ -80,7 +90,8 @@ def with_client(ctx: typer.Context, call: Callable[[Client], Awaitable[None]], *
 
     try:
         asyncio.run(session())
-    except JobletError as error:
-        raise command_line.Failure(str(error)) from error
+    except (JobletError, command_line.Failure) as error:
+        command_line.complain(str(error))
+        raise SystemExit(failure) from None
     except KeyboardInterrupt:
         raise SystemExit(command_line.INTERRUPTED) from None

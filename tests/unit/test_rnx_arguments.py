@@ -37,9 +37,14 @@ class Asked:
         self.info = JOB
 
     def with_client(
-        self, ctx: typer.Context, call: Callable[[Any], Awaitable[None]], *, patience: float | None = None
+        self,
+        ctx: typer.Context,
+        call: Callable[[Any], Awaitable[None]],
+        *,
+        patience: float | None = None,
+        failure: int = 1,
     ) -> None:
-        self.patience = patience
+        self.patience, self.failure = patience, failure
         given = ctx.find_root().params
         self.flags = {name: given[name] for name in _FLAGS if given[name] is not None}
         asyncio.run(call(self))  # type: ignore[arg-type]
@@ -282,7 +287,9 @@ def test_global_flags_stand_before_or_after_the_command(name: str) -> None:
         (["run", "--workflow=w.yaml", "--logs"], "--logs needs --follow"),
         (["run", "--workflow=w.yaml", "--dry-run", "-f"], "give either --dry-run or --follow"),
         (["run", "--param", "a=1", "cmd"], "--param needs --workflow"),
-        (["run", "-f", "cmd"], "--follow needs --workflow"),
+        (["run", "--logs", "cmd"], "--logs needs --workflow"),
+        (["run", "--workflow=w.yaml", "--dry-run", "--wait"], "give either --dry-run or --wait"),
+        (["wait"], "Missing argument 'JOB-ID"),
         (["run", "-s", "NO_SUCH_VARIABLE", "cmd"], "no variable 'NO_SUCH_VARIABLE' in the environment, and no =VALUE"),
         (["run", "-e", "=x", "cmd"], "expected NAME=VALUE"),
         (["run", "-e", "A=1", "-e", "A=2", "cmd"], "'A' is given twice"),
