@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from joblet import __version__, command_line
-from rnx import jobs, listing, log, run, session, wait, workflow
+from rnx import jobs, listing, log, nodes, run, session, wait, workflow
 
 app = typer.Typer(
     add_completion=False,
@@ -44,6 +44,7 @@ listing.register(app)
 log.register(app)
 wait.register(app)
 workflow.register(app)
+nodes.register(app)
 
 
 @app.command()

@@ -48,7 +48,8 @@ Node = Annotated[
 OWN_FAILURE = 125
 """the exit status for a failure of joblet's own, where the others are those of a job's command"""
 
-_FLAGS = ("server", "cert", "key", "ca", "config", "node")
+FLAGS = ("server", "cert", "key", "ca", "config", "node")
+"""the names of the global flags"""
 
 
 class ServerCommand(TyperCommand):
@@ -56,11 +57,11 @@ class ServerCommand(TyperCommand):
 
     def get_params(self, ctx: Any) -> Any:
         """Its own parameters, then the program's global flags."""
-        return [*super().get_params(ctx), *(flag for flag in ctx.find_root().command.params if flag.name in _FLAGS)]
+        return [*super().get_params(ctx), *(flag for flag in ctx.find_root().command.params if flag.name in FLAGS)]
 
     def invoke(self, ctx: Any) -> Any:
         """Hand the flags to the program's context and the rest to the command."""
-        for name in _FLAGS:
+        for name in FLAGS:
             value = ctx.params.pop(name, None)
             if value is not None:
                 ctx.find_root().params[name] = value
@@ -84,7 +85,7 @@ def with_client(
     flags = ctx.find_root().params
 
     async def session() -> None:
-        config = ClientConfig.resolve(**{name: flags[name] for name in _FLAGS})
+        config = ClientConfig.resolve(**{name: flags[name] for name in FLAGS})
         async with Client(dataclasses.replace(config, patience=patience)) as client:
             await call(client)
 

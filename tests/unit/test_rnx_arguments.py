@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from joblet.client import Event, JobInfo, JobList, StopResult, WorkflowFile, WorkflowInfo, WorkflowList, WorkflowStatus
 from rnx import jobs, listing, log, main, run, workflow
-from rnx.session import _FLAGS
+from rnx.session import FLAGS
 from rnx.workflow_file import locate
 
 JOB = JobInfo("1", "c", (), "RUNNING", 0, 0, 0, "", "", 0)
@@ -46,7 +46,7 @@ class Asked:
     ) -> None:
         self.patience, self.failure = patience, failure
         given = ctx.find_root().params
-        self.flags = {name: given[name] for name in _FLAGS if given[name] is not None}
+        self.flags = {name: given[name] for name in FLAGS if given[name] is not None}
         asyncio.run(call(self))  # type: ignore[arg-type]
 
     async def run(self, *command: str, **limits: float | str) -> Asked:
@@ -262,7 +262,7 @@ def test_the_servers_private_key_and_the_jobs_key_are_two_flags() -> None:
     assert asked.call == (("cmd",), limits(key="nightly"))
 
 
-@pytest.mark.parametrize("name", _FLAGS)
+@pytest.mark.parametrize("name", FLAGS)
 def test_global_flags_stand_before_or_after_the_command(name: str) -> None:
     assert rnx(f"--{name}=x", "list").flags == {name: "x"}
     assert rnx(f"--{name}", "x", "status", "1").flags == {name: "x"}
