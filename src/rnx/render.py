@@ -86,7 +86,7 @@ def started(job: JobInfo) -> str:
     """What `rnx run` prints."""
     return "Job started:\n" + lines(
         ("ID", job.id),
-        ("Command", _command(job)),
+        ("Command", command(job)),
         ("Status", job.status),
         ("StartTime", job.start_time),
         ("MaxCPU", job.max_cpu),
@@ -99,7 +99,7 @@ def status(job: JobInfo, *, verbose: bool = False) -> str:
     """What `rnx status` prints; `verbose` adds the reason, the rest of the order and the receipt, if there are any."""
     text = lines(
         ("Id", job.id),
-        ("Command", _command(job)),
+        ("Command", command(job)),
         ("Status", job.status),
         ("Started At", job.start_time),
         ("Ended At", job.end_time),
@@ -195,7 +195,7 @@ def listed(jobs: Iterable[JobInfo]) -> str:
     """What `rnx list` prints: one line a job."""
     return "".join(
         f"{one_line(job.id)} {one_line(job.status)} {field('StartTime', job.start_time)} "
-        f"{field('Command', _command(job))}\n"
+        f"{field('Command', command(job))}\n"
         for job in jobs
     )
 
@@ -255,7 +255,8 @@ def _object(job: object, names: dict[str, str]) -> dict[str, Any]:
     return {name: getattr(job, attribute) for name, attribute in names.items()}
 
 
-def _command(job: JobInfo) -> str:
+def command(job: JobInfo) -> str:
+    """The command and its arguments in a line."""
     return " ".join((job.command, *job.args))
 
 

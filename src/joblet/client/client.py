@@ -13,6 +13,7 @@ from typing import cast
 from joblet.client._calls import check_text
 from joblet.client._files import uploads as read_uploads
 from joblet.client._patience import Patience
+from joblet.client._tail import tail
 from joblet.client._waiting import statuses, wait_for, wait_for_any
 from joblet.client._workflow_calls import WorkflowCalls
 from joblet.client.errors import InvalidArgument, JobletError
@@ -213,6 +214,13 @@ class Client(WorkflowCalls):
                 lost = True
             else:
                 return
+
+    async def tail(self, job_id: str, size: int = 16384) -> bytes:
+        """The last `size` bytes of the job's output as of now, which takes little time and memory however long it is.
+
+        Of one that grows meanwhile it may be somewhat earlier bytes.
+        """
+        return await tail(self, job_id, size)
 
     async def _chunks(self, job_id: str, follow: bool, offset: int) -> AsyncGenerator[bytes]:
         request = pb.GetJobLogsReq(id=job_id, no_follow=not follow, offset=offset)
