@@ -188,15 +188,20 @@ def all_deleted(count: int, kept: int) -> str:
 
 def more(jobs: JobList) -> str:
     """What `rnx list` says on stderr when there are older jobs than those it has listed."""
-    return f"{len(jobs)} newest jobs listed; for older ones: rnx list --before={jobs[0].id}; for all: rnx list --all\n"
+    oldest = min((job.id for job in jobs), key=lambda job_id: (len(job_id), job_id))
+    return f"{len(jobs)} newest jobs listed; for older ones: rnx list --before={oldest}; for all: rnx list --all\n"
 
 
 def listed(jobs: Iterable[JobInfo]) -> str:
     """What `rnx list` prints: one line a job."""
-    return "".join(
+    return "".join(map(list_line, jobs))
+
+
+def list_line(job: JobInfo) -> str:
+    """What `rnx list` prints of a job."""
+    return (
         f"{one_line(job.id)} {one_line(job.status)} {field('StartTime', job.start_time)} "
         f"{field('Command', command(job))}\n"
-        for job in jobs
     )
 
 
@@ -218,10 +223,13 @@ def list_json(jobs: Iterable[JobInfo]) -> str:
 
 
 class Lines:
-    """`listed`, in pieces."""
+    """A line for each job, in pieces."""
+
+    def __init__(self, line: Callable[[JobInfo], str] = list_line) -> None:
+        self._line = line
 
     def piece(self, jobs: Iterable[JobInfo]) -> str:
-        return listed(jobs)
+        return "".join(map(self._line, jobs))
 
     def end(self) -> str:
         return ""
