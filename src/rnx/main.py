@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from joblet import __version__, command_line
-from rnx import jobs, listing, log, nodes, run, session, wait, why, workflow
+from rnx import completion, jobs, listing, log, nodes, run, session, wait, why, workflow
 
 app = typer.Typer(
     add_completion=False,
@@ -46,6 +46,7 @@ wait.register(app)
 why.register(app)
 workflow.register(app)
 nodes.register(app)
+completion.register(app)
 
 
 @app.command()

@@ -16,7 +16,7 @@ from rnx.render import JOB_FIELDS
 if TYPE_CHECKING:
     from joblet.client import JobInfo
 
-_STATUSES = ("PENDING", "SCHEDULED", "INITIALIZING", "RUNNING", "COMPLETED", "FAILED", "STOPPED")
+STATUSES = ("PENDING", "SCHEDULED", "INITIALIZING", "RUNNING", "COMPLETED", "FAILED", "STOPPED")
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Selection:
     def of(cls, statuses: Iterable[str], name: str, since: str, until: str, sort: str) -> Selection:
         """As the command line says. Raises BadParameter."""
         wanted = frozenset(part.upper() for text in statuses for part in text.split(","))
-        if unknown := sorted(wanted - set(_STATUSES)):
-            raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(_STATUSES)}", param_hint="--status")
+        if unknown := sorted(wanted - set(STATUSES)):
+            raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(STATUSES)}", param_hint="--status")
         if sort and sort.removeprefix("-") not in JOB_FIELDS:
             raise typer.BadParameter(f"no field {sort!r} (fields: {', '.join(JOB_FIELDS)})", param_hint="--sort")
         now = datetime.now(UTC)
