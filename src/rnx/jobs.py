@@ -11,12 +11,22 @@ from joblet.clock import parse_duration
 from joblet.command_line import FAILURE, Failure, complain, write
 from rnx import render, workflow_text
 from rnx.session import ServerCommand, with_client
+from rnx.template import Template
 
 if TYPE_CHECKING:
     from joblet.client import Client
 
 JobId = Annotated[str, typer.Argument(metavar="JOB-ID", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON with the field names of the API.")]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="TEXT",
+        help="Print this, with fields of --json in braces: '{id} {status}'.",
+        show_default=False,
+    ),
+]
 
 
 def seconds(text: str | float) -> float:
@@ -39,12 +49,16 @@ def status(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Print reasons too, all limits, what the job has used, and outputs.")
     ] = False,
+    template: Format = "",
 ) -> None:
     """Get detailed information about a job, or about a workflow and its jobs."""
     if not job_id and not workflow:
         ctx.fail("Missing argument 'JOB-ID', or --workflow=ID.")
     if job_id and workflow:
         ctx.fail("give either JOB-ID or --workflow=ID")
+    if template and (workflow or as_json or verbose):
+        ctx.fail("--format is of single jobs, and without --json and --verbose")
+    shape = Template(template, render.STATUS_FIELDS | render.RECEIPT_FIELDS) if template else None
 
     async def call(client: Client) -> None:
         if workflow:
@@ -52,6 +66,9 @@ def status(
             write(workflow_text.status_json(whole) if as_json else workflow_text.status(whole, verbose=verbose))
             return
         job = await client.status(job_id)
+        if shape is not None:
+            write(shape.text(job, job.receipt))
+            return
         write(render.status_json(job) if as_json else render.status(job, verbose=verbose))
 
     with_client(ctx, call)

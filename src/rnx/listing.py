@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from joblet.command_line import write
+from joblet.command_line import Failure, write
 from rnx import render, workflow_text
-from rnx.jobs import Json
+from rnx.jobs import Format, Json
+from rnx.selection import Selection
 from rnx.session import ServerCommand, with_client
+from rnx.template import Template
 
 if TYPE_CHECKING:
-    from joblet.client import Client
+    from joblet.client import Client, JobInfo, JobList
 
 _BATCH = 1000
 """jobs written at a time"""
+_MOST = 10_000
+"""jobs held at a time, of those selected"""
 
 
 class _Output(Protocol):
@@ -42,17 +46,54 @@ def list_jobs(
         str, typer.Option(metavar="ID", help="List only those older than this one.", show_default=False)
     ] = "",
     everything: Annotated[bool, typer.Option("--all", help="List all, however many, newest first.")] = False,
+    status: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STATUS", help="Only those of this status, or one of several: FAILED,STOPPED."),
+    ] = None,
+    name: Annotated[
+        str, typer.Option(metavar="GLOB", help="Only those of such a name: 'nightly-*'.", show_default=False)
+    ] = "",
+    since: Annotated[
+        str,
+        typer.Option(metavar="TIME", help="Only those started then or later: 2h ago, or a time.", show_default=False),
+    ] = "",
+    until: Annotated[
+        str, typer.Option(metavar="TIME", help="Only those started then or earlier.", show_default=False)
+    ] = "",
+    sort: Annotated[
+        str,
+        typer.Option(metavar="FIELD", help="Sort by a field of --json; -FIELD: greatest first.", show_default=False),
+    ] = "",
+    template: Format = "",
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="On a terminal: draw it again whenever something happens.")
+    ] = False,
 ) -> None:
     """List jobs with their current status: the newest that one answer holds, oldest of them first."""
     if everything and limit:
         raise typer.BadParameter("give either --limit or --all", ctx=ctx)
+    selection = Selection.of(status or (), name, since, until, sort)
+    if workflow and (not selection.takes_all or sort or template or watch):
+        ctx.fail("--status, --name, --since, --until, --sort, --format and --watch are of jobs, not of workflows")
+    if everything and (sort or watch):
+        ctx.fail(f"give either --all or {'--sort' if sort else '--watch'}")
+    if as_json and (template or watch):
+        ctx.fail(f"give either --json or {'--format' if template else '--watch'}")
+    if watch and not (sys.stdout is not None and sys.stdout.isatty()):
+        raise Failure("--watch needs a terminal; for programs: rnx workflow events --follow --json")
+    line = Template(template, render.JOB_FIELDS).text if template else render.list_line
 
     async def jobs(client: Client) -> None:
         if everything:
-            await _write_all(client.list_all(before=before), render.JsonArray() if as_json else render.Lines())
+            chosen = (job async for job in client.list_all(before=before) if selection.takes(job))
+            await _write_all(chosen, render.JsonArray() if as_json else render.Lines(line))
             return
-        jobs = await client.list(limit=limit or 0, before=before)
-        write(render.list_json(jobs) if as_json else render.listed(jobs))
+        if watch:
+            from rnx.watch import watch as watching
+
+            await watching(client, lambda: _read(client, selection, limit, before), line)
+        jobs = await _read(client, selection, limit, before)
+        write(render.list_json(jobs) if as_json else "".join(map(line, jobs)))
         if jobs.more and sys.stderr is not None:
             sys.stderr.write(render.more(jobs))
 
@@ -67,6 +108,23 @@ def list_jobs(
             sys.stderr.write(workflow_text.more(workflows))
 
     with_client(ctx, workflows if workflow else jobs)
+
+
+async def _read(client: Client, selection: Selection, limit: int | None, before: str) -> JobList:
+    """The newest of those selected, in order. One answer's, or as many as it takes to find so many."""
+    from joblet.client import JobList
+
+    if selection.takes_all:
+        page = await client.list(limit=limit or 0, before=before)
+        return JobList(selection.sorted(page), more=page.more)
+    most = limit or _MOST
+    found: list[JobInfo] = []
+    async for job in client.list_all(before=before):
+        if selection.takes(job):
+            if len(found) == most:
+                return JobList(selection.sorted(reversed(found)), more=True)
+            found.append(job)
+    return JobList(selection.sorted(reversed(found)))
 
 
 async def _write_all(things: AsyncIterator[Any], output: _Output) -> None:

@@ -86,7 +86,7 @@ def started(job: JobInfo) -> str:
     """What `rnx run` prints."""
     return "Job started:\n" + lines(
         ("ID", job.id),
-        ("Command", _command(job)),
+        ("Command", command(job)),
         ("Status", job.status),
         ("StartTime", job.start_time),
         ("MaxCPU", job.max_cpu),
@@ -99,7 +99,7 @@ def status(job: JobInfo, *, verbose: bool = False) -> str:
     """What `rnx status` prints; `verbose` adds the reason, the rest of the order and the receipt, if there are any."""
     text = lines(
         ("Id", job.id),
-        ("Command", _command(job)),
+        ("Command", command(job)),
         ("Status", job.status),
         ("Started At", job.start_time),
         ("Ended At", job.end_time),
@@ -188,15 +188,20 @@ def all_deleted(count: int, kept: int) -> str:
 
 def more(jobs: JobList) -> str:
     """What `rnx list` says on stderr when there are older jobs than those it has listed."""
-    return f"{len(jobs)} newest jobs listed; for older ones: rnx list --before={jobs[0].id}; for all: rnx list --all\n"
+    oldest = min((job.id for job in jobs), key=lambda job_id: (len(job_id), job_id))
+    return f"{len(jobs)} newest jobs listed; for older ones: rnx list --before={oldest}; for all: rnx list --all\n"
 
 
 def listed(jobs: Iterable[JobInfo]) -> str:
     """What `rnx list` prints: one line a job."""
-    return "".join(
+    return "".join(map(list_line, jobs))
+
+
+def list_line(job: JobInfo) -> str:
+    """What `rnx list` prints of a job."""
+    return (
         f"{one_line(job.id)} {one_line(job.status)} {field('StartTime', job.start_time)} "
-        f"{field('Command', _command(job))}\n"
-        for job in jobs
+        f"{field('Command', command(job))}\n"
     )
 
 
@@ -218,10 +223,13 @@ def list_json(jobs: Iterable[JobInfo]) -> str:
 
 
 class Lines:
-    """`listed`, in pieces."""
+    """A line for each job, in pieces."""
+
+    def __init__(self, line: Callable[[JobInfo], str] = list_line) -> None:
+        self._line = line
 
     def piece(self, jobs: Iterable[JobInfo]) -> str:
-        return listed(jobs)
+        return "".join(map(self._line, jobs))
 
     def end(self) -> str:
         return ""
@@ -255,7 +263,8 @@ def _object(job: object, names: dict[str, str]) -> dict[str, Any]:
     return {name: getattr(job, attribute) for name, attribute in names.items()}
 
 
-def _command(job: JobInfo) -> str:
+def command(job: JobInfo) -> str:
+    """The command and its arguments in a line."""
     return " ".join((job.command, *job.args))
 
 

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from joblet.command_line import write
+from joblet.command_line import FAILURE, write
 from rnx import render, workflow_file, workflow_text
+from rnx import wait as waiting
 from rnx.jobs import seconds
-from rnx.session import ServerCommand, with_client
+from rnx.session import OWN_FAILURE, ServerCommand, with_client
 
 if TYPE_CHECKING:
-    from joblet.client import Client
+    from joblet.client import Client, WorkflowFile
 
-_OF_WORKFLOWS = ("parameters", "dry_run", "follow", "logs")
-_OF_BOTH = ("workflow", "job_key")
+_OF_WORKFLOWS = ("parameters", "dry_run", "logs")
+_OF_BOTH = ("workflow", "job_key", "wait", "follow")
 
 
 def run(
@@ -34,12 +35,18 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only check the workflow and print in which order its jobs would start.")
     ] = False,
+    wait: Annotated[
+        bool,
+        typer.Option("--wait", help="Wait for the end, and exit with the job's exit code (a workflow: see --follow)."),
+    ] = False,
     follow: Annotated[
         bool,
         typer.Option(
             "--follow",
             "-f",
-            help="Watch the workflow to its end. Status: 0 completed, 1 failed, 3 stopped or canceled.",
+            help="Print what the job writes, and nothing else, to its end, and exit with its exit code: 255 if it was"
+            " stopped, 125 if joblet itself has failed. Or watch the workflow to its end: 0 completed, 1 failed, 3"
+            " stopped or canceled.",
         ),
     ] = False,
     logs: Annotated[bool, typer.Option("--logs", help="With --follow: what its jobs write, too.")] = False,
@@ -128,9 +135,15 @@ def run(
         )
         if logs and not follow:
             ctx.fail("--logs needs --follow")
-        if dry_run and follow:
-            ctx.fail("give either --dry-run or --follow")
-        _run_workflow(ctx, workflow, workflow_file.assignments("--param", parameters), job_key, dry_run, follow, logs)
+        if dry_run and (follow or wait):
+            ctx.fail(f"give either --dry-run or {'--follow' if follow else '--wait'}")
+        file = workflow_file.read(*workflow_file.locate(workflow), workflow_file.assignments("--param", parameters))
+        if dry_run:
+            from rnx.waves import dry_run as waves
+
+            write(waves(str(file.path), file.plan))
+            return
+        _run_workflow(ctx, file, job_key, wait=wait, follow=follow, logs=logs)
         return
     if command is None:
         ctx.fail("Missing argument 'COMMAND', or --workflow=FILE.")
@@ -158,28 +171,25 @@ def run(
             workdir=workdir,
             uploads=[*(upload or ()), *(upload_dir or ())],
         )
+        if follow:
+            await waiting.follow(job)
         write(render.started(job.info))
+        if wait:
+            await waiting.wait_for(job)
 
-    with_client(ctx, call)
+    with_client(ctx, call, failure=OWN_FAILURE if wait or follow else FAILURE)
 
 
-def _run_workflow(
-    ctx: typer.Context, text: str, parameters: dict[str, str], key: str, dry_run: bool, follow: bool, logs: bool
-) -> None:
-    file = workflow_file.read(*workflow_file.locate(text), parameters)
-    if dry_run:
-        from rnx.waves import dry_run as waves
-
-        write(waves(str(file.path), file.plan))
-        return
-
+def _run_workflow(ctx: typer.Context, file: WorkflowFile, key: str, *, wait: bool, follow: bool, logs: bool) -> None:
     async def call(client: Client) -> None:
         workflow = await client.run_workflow(file, key=key)
         write(workflow_text.started(workflow))
-        if follow:
-            from rnx.follow import follow as watch
+        if follow or wait:
+            from rnx import follow as watching
 
-            await watch(client, workflow.id, logs=logs, whole=True)
+            if follow:
+                await watching.follow(client, workflow.id, logs=logs, whole=True)
+            await watching.wait_for(workflow)
 
     with_client(ctx, call)
 

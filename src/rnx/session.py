@@ -45,7 +45,11 @@ Node = Annotated[
     str | None, typer.Option("--node", metavar="NAME", help="Node of the settings file (default `default`).")
 ]
 
-_FLAGS = ("server", "cert", "key", "ca", "config", "node")
+OWN_FAILURE = 125
+"""the exit status for a failure of joblet's own, where the others are those of a job's command"""
+
+FLAGS = ("server", "cert", "key", "ca", "config", "node")
+"""the names of the global flags"""
 
 
 class ServerCommand(TyperCommand):
@@ -53,34 +57,42 @@ class ServerCommand(TyperCommand):
 
     def get_params(self, ctx: Any) -> Any:
         """Its own parameters, then the program's global flags."""
-        return [*super().get_params(ctx), *(flag for flag in ctx.find_root().command.params if flag.name in _FLAGS)]
+        return [*super().get_params(ctx), *(flag for flag in ctx.find_root().command.params if flag.name in FLAGS)]
 
     def invoke(self, ctx: Any) -> Any:
         """Hand the flags to the program's context and the rest to the command."""
-        for name in _FLAGS:
+        for name in FLAGS:
             value = ctx.params.pop(name, None)
             if value is not None:
                 ctx.find_root().params[name] = value
         return super().invoke(ctx)
 
 
-def with_client(ctx: typer.Context, call: Callable[[Client], Awaitable[None]], *, patience: float = 60.0) -> None:
+def with_client(
+    ctx: typer.Context,
+    call: Callable[[Client], Awaitable[None]],
+    *,
+    patience: float = 60.0,
+    failure: int = command_line.FAILURE,
+) -> None:
     """Run `call` with an open client, which has this `patience` (ClientConfig).
 
-    Raises command_line.Failure with the sentence of any JobletError; exits quietly on Ctrl-C.
+    The sentence of any JobletError or Failure is printed, and the exit status is `failure` then. Exits quietly on
+    Ctrl-C.
     """
     from joblet.client import Client, ClientConfig, JobletError
 
     flags = ctx.find_root().params
 
     async def session() -> None:
-        config = ClientConfig.resolve(**{name: flags[name] for name in _FLAGS})
+        config = ClientConfig.resolve(**{name: flags[name] for name in FLAGS})
         async with Client(dataclasses.replace(config, patience=patience)) as client:
             await call(client)
 
     try:
         asyncio.run(session())
-    except JobletError as error:
-        raise command_line.Failure(str(error)) from error
+    except (JobletError, command_line.Failure) as error:
+        command_line.complain(str(error))
+        raise SystemExit(failure) from None
     except KeyboardInterrupt:
         raise SystemExit(command_line.INTERRUPTED) from None

@@ -173,13 +173,18 @@ class Table:
 def status_json(status: WorkflowStatus) -> str:
     """One object with the fields of GetWorkflowStatusResponse."""
     workflow = workflow_object(status.workflow) | {"yamlContent": status.workflow.yaml_content}
-    jobs = [_object(job, JOB_FIELDS) for job in status.jobs]
+    jobs = [job_object(job) for job in status.jobs]
     return json.dumps({"workflow": workflow, "jobs": jobs, "sequence": status.sequence}, indent=2) + "\n"
 
 
 def workflow_object(info: WorkflowInfo) -> dict[str, Any]:
     """The fields of WorkflowInfo, but the file, which lists do not have."""
     return _object(info, WORKFLOW_FIELDS)
+
+
+def job_object(job: WorkflowJob) -> dict[str, Any]:
+    """The fields of WorkflowJob."""
+    return _object(job, JOB_FIELDS)
 
 
 def event_json(event: Event) -> str:

@@ -86,17 +86,20 @@ def test_rnx_prints_what_the_readme_shows(make_server: Callable[..., Server], tm
 
 
 @runs_jobs
-def test_the_python_example_runs(make_server: Callable[..., Server]) -> None:
-    (program,) = blocks("python")
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=client_environment(make_server().start()),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=True,
-    )
-    assert re.fullmatch(r"hello from \S+\nCOMPLETED\n", done.stdout)
+def test_the_python_examples_run(make_server: Callable[..., Server]) -> None:
+    environment = client_environment(make_server().start())
+    programs = blocks("python")
+    assert len(programs) == 2
+    for program in programs:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=True,
+        )
+        assert re.fullmatch(r"hello from \S+\nCOMPLETED\n", done.stdout)
 
 
 def test_the_certificate_commands_work(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ class Service(pb.JobServiceBase):
         self.watching = asyncio.Event()
         """somebody asks for events"""
         self.jobs = [pb.WorkflowJob(job_id="0", job_name="a", status="PENDING")]
+        self.logs = Logs()
 
     async def run_workflow(self, message: pb.RunWorkflowRequest) -> pb.RunWorkflowResponse:
         self.asked.append(message)
@@ -107,8 +108,15 @@ class Service(pb.JobServiceBase):
 class Logs(pb.JobletServiceBase):
     """Jobs whose output is their id."""
 
+    def __init__(self) -> None:
+        self.statuses: list[str | GRPCError] = [""]
+        """for the next calls of GetJobStatus; the last one stays"""
+
     async def get_job_status(self, message: pb.GetJobStatusReq) -> pb.GetJobStatusRes:
-        return pb.GetJobStatusRes(id=message.id)
+        answer = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+        if isinstance(answer, GRPCError):
+            raise answer
+        return pb.GetJobStatusRes(id=message.id, status=answer)
 
     async def get_job_logs(self, message: pb.GetJobLogsReq) -> AsyncIterator[pb.DataChunk]:
         if message.id == "404":
@@ -140,7 +148,7 @@ async def service(folder: Path) -> AsyncIterator[Service]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "server-cert.pem", folder / "server-key.pem")
     context.set_alpn_protocols(["h2"])
-    server = Server([service, Logs()])
+    server = Server([service, service.logs])
     with socket.create_server(("127.0.0.1", 0)) as listener:
         await server.start(sock=listener, ssl=context)
         service.port = listener.getsockname()[1]  # type: ignore[attr-defined]
@@ -266,6 +274,24 @@ async def test_a_workflow_is_waited_for(folder: Path, service: Service, client: 
     service.streams = [[GONE], [change(30, "", "COMPLETED")]]
     assert (await workflow.wait()).workflow.status == "COMPLETED"
     assert [request.after for request in service.watched()] == [1, 20]
+
+
+async def test_a_job_is_waited_for_over_restarts_and_over_events_that_are_gone(
+    service: Service, client: Client
+) -> None:
+    service.logs.statuses = ["RUNNING", AWAY, "RUNNING", "RUNNING", AWAY, "COMPLETED"]
+    service.streams = [[change(4, "", "RUNNING", "5"), GONE], [AWAY], [change(9, "", "COMPLETED", "5")]]
+    assert [job.status for job in await client.wait("5")] == ["COMPLETED"]
+    assert [(request.job_id, request.after) for request in service.watched()] == [("5", 0)] * 3
+
+
+async def test_the_first_of_many_jobs_is_told_by_one_stream(service: Service, client: Client) -> None:
+    service.logs.statuses = [*["RUNNING"] * 4, "FAILED"]
+    # the latest event of the newest of them, then all that are later; other jobs are none of ours
+    other, ours = change(8, "", "FAILED", "6"), change(9, "", "FAILED", "10")
+    service.streams = [[change(4, "", "RUNNING", "10")], [other, ours], [ours]]
+    assert [job.id for job in await client.wait(["10", "9"], any=True)] == ["10", "9"]
+    assert [(request.job_id, request.after) for request in service.watched()] == [("10", 0), ("", 4), ("10", 0)]
 
 
 Watch = Callable[..., "asyncio.Future[tuple[int, str]]"]

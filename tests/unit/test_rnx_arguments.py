@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from joblet.client import Event, JobInfo, JobList, StopResult, WorkflowFile, WorkflowInfo, WorkflowList, WorkflowStatus
 from rnx import jobs, listing, log, main, run, workflow
-from rnx.session import _FLAGS
+from rnx.session import FLAGS
 from rnx.workflow_file import locate
 
 JOB = JobInfo("1", "c", (), "RUNNING", 0, 0, 0, "", "", 0)
@@ -37,11 +37,16 @@ class Asked:
         self.info = JOB
 
     def with_client(
-        self, ctx: typer.Context, call: Callable[[Any], Awaitable[None]], *, patience: float | None = None
+        self,
+        ctx: typer.Context,
+        call: Callable[[Any], Awaitable[None]],
+        *,
+        patience: float | None = None,
+        failure: int = 1,
     ) -> None:
-        self.patience = patience
+        self.patience, self.failure = patience, failure
         given = ctx.find_root().params
-        self.flags = {name: given[name] for name in _FLAGS if given[name] is not None}
+        self.flags = {name: given[name] for name in FLAGS if given[name] is not None}
         asyncio.run(call(self))  # type: ignore[arg-type]
 
     async def run(self, *command: str, **limits: float | str) -> Asked:
@@ -257,7 +262,7 @@ def test_the_servers_private_key_and_the_jobs_key_are_two_flags() -> None:
     assert asked.call == (("cmd",), limits(key="nightly"))
 
 
-@pytest.mark.parametrize("name", _FLAGS)
+@pytest.mark.parametrize("name", FLAGS)
 def test_global_flags_stand_before_or_after_the_command(name: str) -> None:
     assert rnx(f"--{name}=x", "list").flags == {name: "x"}
     assert rnx(f"--{name}", "x", "status", "1").flags == {name: "x"}
@@ -282,7 +287,9 @@ def test_global_flags_stand_before_or_after_the_command(name: str) -> None:
         (["run", "--workflow=w.yaml", "--logs"], "--logs needs --follow"),
         (["run", "--workflow=w.yaml", "--dry-run", "-f"], "give either --dry-run or --follow"),
         (["run", "--param", "a=1", "cmd"], "--param needs --workflow"),
-        (["run", "-f", "cmd"], "--follow needs --workflow"),
+        (["run", "--logs", "cmd"], "--logs needs --workflow"),
+        (["run", "--workflow=w.yaml", "--dry-run", "--wait"], "give either --dry-run or --wait"),
+        (["wait"], "Missing argument 'JOB-ID"),
         (["run", "-s", "NO_SUCH_VARIABLE", "cmd"], "no variable 'NO_SUCH_VARIABLE' in the environment, and no =VALUE"),
         (["run", "-e", "=x", "cmd"], "expected NAME=VALUE"),
         (["run", "-e", "A=1", "-e", "A=2", "cmd"], "'A' is given twice"),

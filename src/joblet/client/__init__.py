@@ -6,7 +6,7 @@ Example::
         job = await client.run("python3", "train.py", max_memory=256)
         async for chunk in job.logs():
             sys.stdout.buffer.write(chunk)
-        print((await job.status()).exit_code)
+        print((await job.wait()).exit_code)
 
         workflow = await client.run_workflow("pipeline.yaml", parameters={"epochs": "10"})
         print((await workflow.wait()).workflow.status)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ from typing import cast
 from joblet.client._calls import check_text
 from joblet.client._files import uploads as read_uploads
 from joblet.client._patience import Patience
+from joblet.client._tail import tail
+from joblet.client._waiting import statuses, wait_for, wait_for_any
 from joblet.client._workflow_calls import WorkflowCalls
 from joblet.client.errors import InvalidArgument, JobletError
 from joblet.client.jobs import JobInfo, JobList, StopResult, info_of
@@ -111,10 +113,35 @@ class Client(WorkflowCalls):
             except JobletError as error:
                 await self._wait(patience, error)
 
-    async def status(self, job_id: str) -> JobInfo:
-        """What the server knows of a job."""
+    async def status(self, job_id: str, *, reconnect: bool = False) -> JobInfo:
+        """What the server knows of a job.
+
+        With `reconnect` a server that is being restarted is waited for, for `config.patience` seconds.
+        """
         request = pb.GetJobStatusReq(id=job_id)
-        return info_of(await self._call(self._stub.get_job_status(request, timeout=self.config.timeout)))
+        patience = Patience(self.config.patience if reconnect else 0)
+        patience.renew()  # whoever asks for patience has reached it before
+        while True:
+            try:
+                return info_of(await self._call(self._stub.get_job_status(request, timeout=self.config.timeout)))
+            except JobletError as error:
+                await self._wait(patience, error)
+
+    async def wait(self, job_ids: str | Iterable[str], *, any: bool = False) -> Sequence[JobInfo]:
+        """How jobs have ended, in the order of their ids, as soon as all have; with `any` those that have when one has.
+
+        Nothing is asked again and again: the server tells. Its restarts are waited for, for `config.patience` seconds
+        each. Raises NotFound at once when it does not know one of them, or when one is deleted meanwhile.
+        """
+        ids = [job_ids] if isinstance(job_ids, str) else list(dict.fromkeys(job_ids))
+        jobs = await statuses(self, ids)
+        if not any:
+            return [job if job.ended else await wait_for(self, job.id) for job in jobs]
+        if ended := [job for job in jobs if job.ended]:
+            return ended
+        if len(ids) == 1:
+            return [await wait_for(self, ids[0])]
+        return await wait_for_any(self, ids) if ids else []
 
     async def list(self, *, limit: int = 0, before: str = "") -> JobList:
         """The newest jobs, by id: as many as fit into one answer, or at most `limit`; with `before` only older ones."""
@@ -188,6 +215,13 @@ class Client(WorkflowCalls):
             else:
                 return
 
+    async def tail(self, job_id: str, size: int = 16384) -> bytes:
+        """The last `size` bytes of the job's output as of now, which takes little time and memory however long it is.
+
+        Of one that grows meanwhile it may be somewhat earlier bytes.
+        """
+        return await tail(self, job_id, size)
+
     async def _chunks(self, job_id: str, follow: bool, offset: int) -> AsyncGenerator[bytes]:
         request = pb.GetJobLogsReq(id=job_id, no_follow=not follow, offset=offset)
         stub = self._stub
@@ -220,6 +254,10 @@ class Job:
     async def status(self) -> JobInfo:
         """What the server knows of it now."""
         return await self.client.status(self.id)
+
+    async def wait(self) -> JobInfo:
+        """How it has ended, as soon as it has; restarts of the server are waited for."""
+        return await wait_for(self.client, self.id)
 
     async def stop(self) -> StopResult:
         """Stop it; see Client.stop."""

@@ -73,13 +73,70 @@ class ClientConfig:
         The file is `config`, or the first `rnx-config.yml` of SEARCH_PATH. Raises SettingsError when the file or the
         node asked for is absent or malformed, or the address is not one.
         """
-        environ = os.environ if environ is None else environ
         given = {"server": server, "cert": cert, "key": key, "ca": ca}
-        chosen = {name: value or environ.get(VARIABLES[name]) or "" for name, value in given.items()}
-        if config or node or not all(chosen.values()):
-            from_file = _read_node(config, node)
-            chosen = {name: value or from_file.get(name) or _DEFAULTS[name] for name, value in chosen.items()}
-        return cls(chosen["server"], chosen["cert"], chosen["key"], chosen["ca"])
+        found = settings(given, config=config, node=node, environ=environ)
+        return cls(found["server"].value, found["cert"].value, found["key"].value, found["ca"].value)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A value, and whence it is."""
+
+    value: str = field(repr=False)
+    source: str
+    """`--server`, `$JOBLET_SERVER`, `node NAME` or `default`"""
+
+
+def settings(
+    given: Mapping[str, str | None],
+    *,
+    config: str | Path | None = None,
+    node: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> dict[str, Setting]:
+    """`server`, `cert`, `key` and `ca` as ClientConfig.resolve takes them; `given` are its arguments of these names."""
+    environ = os.environ if environ is None else environ
+    chosen: dict[str, Setting] = {}
+    for name, variable in VARIABLES.items():
+        if value := given.get(name):
+            chosen[name] = Setting(value, f"--{name}")
+        elif value := environ.get(variable):
+            chosen[name] = Setting(value, f"${variable}")
+    if config or node or len(chosen) < len(VARIABLES):
+        file, name = NodeFile.find(config), node or DEFAULT_NODE
+        if file is None and node:
+            raise SettingsError(f"node {node!r}: no {FILE_NAME} in {', '.join(SEARCH_PATH)}")
+        from_file = file.settings(name) if file else {}
+        chosen = {setting: Setting(value, f"node {name}") for setting, value in from_file.items()} | chosen
+    return {name: chosen.get(name, Setting(default, "default")) for name, default in _DEFAULTS.items()}
+
+
+@dataclass(frozen=True)
+class NodeFile:
+    """An `rnx-config.yml`."""
+
+    path: Path
+    nodes: Mapping[Any, object] = field(repr=False)
+    """as they stand there"""
+
+    @classmethod
+    def find(cls, config: str | Path | None = None) -> Self | None:
+        """The file `config`, or the first of SEARCH_PATH; None when there is none.
+
+        Raises SettingsError when it cannot be read, or is malformed.
+        """
+        if config:
+            path = Path(config).expanduser()
+            return cls(path, _load(path))
+        found = next((path for path in _candidates() if path.is_file()), None)
+        return None if found is None else cls(found, _load(found))
+
+    def settings(self, name: str) -> dict[str, str]:
+        """Those that a node has, paths relative to the file. Raises SettingsError when there is no such node."""
+        if name not in self.nodes:
+            known = ", ".join(sorted(map(str, self.nodes))) or "none"
+            raise SettingsError(f"{self.path}: no node {name!r} (nodes: {known})")
+        return _settings(self.nodes[name], self.path, name)
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -122,25 +179,6 @@ def _is_ipv6(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _read_node(config: str | Path | None, node: str | None) -> dict[str, str]:
-    """The settings of `node`; none when no file was asked for and none is found."""
-    if config:
-        path = Path(config).expanduser()
-    else:
-        found = next((path for path in _candidates() if path.is_file()), None)
-        if found is None:
-            if node:
-                raise SettingsError(f"node {node!r}: no {FILE_NAME} in {', '.join(SEARCH_PATH)}")
-            return {}
-        path = found
-    nodes = _load(path)
-    name = node or DEFAULT_NODE
-    if name not in nodes:
-        known = ", ".join(sorted(map(str, nodes))) or "none"
-        raise SettingsError(f"{path}: no node {name!r} (nodes: {known})")
-    return _settings(nodes[name], path, name)
 
 
 def _candidates() -> list[Path]:

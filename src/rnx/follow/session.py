@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from joblet.command_line import FAILURE
+from joblet.command_line import FAILURE, write
 from rnx.follow.logs import Logs
-from rnx.follow.screen import Screen, open_screen
+from rnx.follow.screen import Screen, ending, open_screen
 from rnx.follow.view import WAITING, View
 
 if TYPE_CHECKING:
-    from joblet.client import Client, WorkflowStatus
+    from joblet.client import Client, Workflow, WorkflowStatus
 
 STOPPED = 3
 STATUSES = {"COMPLETED": 0, "FAILED": FAILURE, "STOPPED": STOPPED, "CANCELED": STOPPED}
@@ -34,10 +34,25 @@ async def follow(client: Client, workflow_id: str, *, logs: bool = False, whole:
             reader = await stack.enter_async_context(Logs(client, screen)) if logs else None
             ended = await _watch(client, status, screen, reader, after=0 if whole else status.sequence)
     except asyncio.CancelledError:
-        if sys.stderr is not None:
-            sys.stderr.write(f"The workflow goes on; to see it again: rnx workflow follow {workflow_id}\n")
+        _tell_that_it_goes_on(workflow_id)
         raise
     raise typer.Exit(STATUSES.get(ended, FAILURE))
+
+
+async def wait_for(workflow: Workflow) -> None:
+    """Wait for a workflow that was just run, and say how it has ended. Raises typer.Exit as `follow` does."""
+    try:
+        status = await workflow.wait()
+    except asyncio.CancelledError:
+        _tell_that_it_goes_on(workflow.id)
+        raise
+    write(ending(View(status)))
+    raise typer.Exit(STATUSES.get(status.workflow.status, FAILURE))
+
+
+def _tell_that_it_goes_on(workflow_id: str) -> None:
+    if sys.stderr is not None:
+        sys.stderr.write(f"The workflow goes on; to see it again: rnx workflow follow {workflow_id}\n")
 
 
 async def _watch(client: Client, status: WorkflowStatus, screen: Screen, logs: Logs | None, *, after: int) -> str:

@@ -1,0 +1,63 @@
+"""Waiting for the ends of jobs: told by the server's events, never asked for again and again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from joblet.client.errors import OutOfRange
+from joblet.client.jobs import ENDED, JobInfo
+
+if TYPE_CHECKING:
+    from joblet.client.client import Client
+
+_AT_A_TIME = 32
+"""questions that are under way at a time"""
+
+
+async def wait_for(client: Client, job_id: str) -> JobInfo:
+    """How one job has ended, as soon as it has."""
+    while not (job := await client.status(job_id, reconnect=True)).ended:
+        await _next_end(client, {job_id}, 0, job=job_id)
+    return job
+
+
+async def wait_for_any(client: Client, job_ids: Sequence[str]) -> list[JobInfo]:
+    """Those of the jobs that have ended, as soon as one has: one stream of events, however many they are."""
+    while True:
+        # What is later than an event that is known before the jobs are asked is missed neither there nor here.
+        known = await _latest_event(client, max(job_ids, key=lambda job_id: (len(job_id), job_id)))
+        jobs = await statuses(client, job_ids, reconnect=True)
+        if ended := [job for job in jobs if job.ended]:
+            return ended
+        await _next_end(client, set(job_ids), known)
+
+
+async def statuses(client: Client, job_ids: Sequence[str], *, reconnect: bool = False) -> list[JobInfo]:
+    """What the server knows of each."""
+    jobs: list[JobInfo] = []
+    for start in range(0, len(job_ids), _AT_A_TIME):
+        asked = (client.status(job_id, reconnect=reconnect) for job_id in job_ids[start : start + _AT_A_TIME])
+        jobs += await asyncio.gather(*asked)
+    return jobs
+
+
+async def _latest_event(client: Client, job_id: str) -> int:
+    latest = 0
+    async with aclosing(client.events(job=job_id, follow=False, reconnect=True)) as events:
+        async for event in events:
+            latest = event.sequence
+    return latest
+
+
+async def _next_end(client: Client, job_ids: set[str], after: int, job: str = "") -> None:
+    """Return when one of the jobs has ended, or when the events do not tell and the jobs have to be asked."""
+    try:
+        async with aclosing(client.events(after, job=job, reconnect=True)) as events:
+            async for event in events:
+                if event.job_id in job_ids and event.status in ENDED:
+                    return
+    except OutOfRange:  # so much has happened meanwhile that it is not all kept
+        return

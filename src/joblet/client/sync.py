@@ -1,0 +1,146 @@
+"""The client for code that does not await: scripts, notebooks, threads. The same names; streams are generators.
+
+Example::
+
+    from joblet.client import sync
+
+    with sync.Client.from_env() as client:
+        job = client.run("python3", "train.py", max_memory=256)
+        for chunk in job.logs():
+            sys.stdout.buffer.write(chunk)
+        print(job.wait().exit_code)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from joblet.client import client as _async
+from joblet.client._blocking import Blocking, blocking, making, streaming
+from joblet.client._workflow_calls import Workflow as AsyncWorkflow
+from joblet.client.config import ClientConfig
+from joblet.client.jobs import JobInfo, StopResult
+from joblet.client.workflows import Event, WorkflowInfo, WorkflowStatus
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that this client has run."""
+
+    client: Client
+    info: JobInfo
+    """the answer to `run`, as of then"""
+
+    @property
+    def id(self) -> str:
+        """The server's name for it."""
+        return self.info.id
+
+    def status(self) -> JobInfo:
+        """What the server knows of it now."""
+        return self.client.status(self.id)
+
+    def wait(self) -> JobInfo:
+        """How it has ended, as soon as it has; restarts of the server are waited for."""
+        return self.client._run(lambda client: _async.Job(client, self.info).wait())
+
+    def stop(self) -> StopResult:
+        """Stop it; see Client.stop."""
+        return self.client.stop(self.id)
+
+    def logs(self, *, follow: bool = True, offset: int = 0, reconnect: bool = False) -> Generator[bytes]:
+        """Its output; see Client.logs."""
+        return self.client.logs(self.id, follow=follow, offset=offset, reconnect=reconnect)
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A workflow that this client has run."""
+
+    client: Client
+    info: WorkflowInfo
+    """the answer to `run_workflow`, as of then"""
+
+    @property
+    def id(self) -> str:
+        """The server's name for it."""
+        return self.info.id
+
+    def status(self) -> WorkflowStatus:
+        """What the server knows of it and its jobs now."""
+        return self.client.workflow(self.id)
+
+    def stop(self) -> WorkflowInfo:
+        """Stop it; see Client.stop_workflow."""
+        return self.client.stop_workflow(self.id)
+
+    def events(self, after: int = 0, *, reconnect: bool = False) -> Generator[Event]:
+        """What happens to it and its jobs, to its end; see Client.events."""
+        return self.client.events(after, workflow=self.id, reconnect=reconnect)
+
+    def wait(self) -> WorkflowStatus:
+        """How it has ended, as soon as it has; restarts of the server are waited for."""
+        return self.client._run(lambda client: AsyncWorkflow(client, self.info).wait())
+
+
+class Client(Blocking):
+    """One connection to one server, to be used in `with`; threads may share it. Each call blocks its thread only.
+
+    Methods are those of joblet.client.Client, and raise what they raise. A generator holds one thing at a time: who is
+    slow slows the stream. To leave one early and at once, close it (contextlib.closing).
+    """
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        server: str | None = None,
+        cert: str | None = None,
+        key: str | None = None,
+        ca: str | None = None,
+        config: str | Path | None = None,
+        node: str | None = None,
+    ) -> Self:
+        """A client with the settings that `rnx` would use; arguments win over the environment and the file.
+
+        Raises SettingsError.
+        """
+        return cls(ClientConfig.resolve(server=server, cert=cert, key=key, ca=ca, config=config, node=node))
+
+    def __enter__(self) -> Self:
+        """Read the certificates. The connection is made by the first call.
+
+        Raises SettingsError when a certificate or the key cannot be used.
+        """
+        self._open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    run = making(_async.Client.run, lambda client, job: Job(client, job.info))
+    status = blocking(_async.Client.status)
+    wait = blocking(_async.Client.wait)
+    list = blocking(_async.Client.list)
+    list_all = streaming(_async.Client.list_all)
+    set_timeout = blocking(_async.Client.set_timeout)
+    delete = blocking(_async.Client.delete)
+    delete_all = blocking(_async.Client.delete_all)
+    stop = blocking(_async.Client.stop)
+    logs = streaming(_async.Client.logs)
+    tail = blocking(_async.Client.tail)
+
+    run_workflow = making(_async.Client.run_workflow, lambda client, workflow: Workflow(client, workflow.info))
+    workflow = blocking(_async.Client.workflow)
+    list_workflows = blocking(_async.Client.list_workflows)
+    list_all_workflows = streaming(_async.Client.list_all_workflows)
+    stop_workflow = blocking(_async.Client.stop_workflow)
+    retry_workflow = blocking(_async.Client.retry_workflow)
+    delete_workflow = blocking(_async.Client.delete_workflow)
+    events = streaming(_async.Client.events)
