@@ -16,7 +16,17 @@ import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joblet.client import Event, JobInfo, JobList, StopResult, WorkflowFile, WorkflowInfo, WorkflowList, WorkflowStatus
+from joblet.client import (
+    Event,
+    JobInfo,
+    JobList,
+    LogChunk,
+    StopResult,
+    WorkflowFile,
+    WorkflowInfo,
+    WorkflowList,
+    WorkflowStatus,
+)
 from rnx import jobs, listing, log, main, run, workflow
 from rnx.session import _FLAGS
 from rnx.workflow_file import locate
@@ -111,11 +121,17 @@ class Asked:
         return
         yield
 
-    async def logs(self, job_id: str, *, follow: bool, reconnect: bool) -> AsyncIterator[bytes]:
-        self.call = ("log", job_id, follow)
+    async def logs(self, job_id: str, *, follow: bool, reconnect: bool, **part: object) -> AsyncIterator[bytes]:
+        asked = {name: value for name, value in part.items() if value is not None}
+        self.call = ("log", job_id, follow, *([asked] if asked else []))
         assert reconnect
         return
         yield b""
+
+    async def log_chunks(self, job_id: str, **part: object) -> AsyncIterator[LogChunk]:
+        self.call = ("log with times", job_id, part["follow"])
+        return
+        yield LogChunk(b"", 0, ())
 
 
 def rnx(*arguments: str) -> Asked:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
-from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import cast
 
 from joblet.client._calls import check_text
 from joblet.client._files import uploads as read_uploads
+from joblet.client._log_calls import LogCalls
 from joblet.client._patience import Patience
 from joblet.client._workflow_calls import WorkflowCalls
 from joblet.client.errors import InvalidArgument, JobletError
@@ -22,7 +22,7 @@ _INT32 = range(-(2**31), 2**31)
 _INT64 = range(-(2**63), 2**63)
 
 
-class Client(WorkflowCalls):
+class Client(WorkflowCalls, LogCalls):
     """One connection to one server, to be used in `async with`. Calls may run side by side.
 
     Every method may raise a ConnectionFailed, or the CallError of what the server answered (joblet.client.errors).
@@ -160,42 +160,6 @@ class Client(WorkflowCalls):
         answer = await self._call(self._stub.stop_job(pb.StopJobReq(id=job_id)))
         return StopResult(answer.id, answer.status, answer.end_time, answer.exit_code)
 
-    async def logs(
-        self, job_id: str, *, follow: bool = True, offset: int = 0, reconnect: bool = False
-    ) -> AsyncIterator[bytes]:
-        """The job's output (stdout and stderr merged) from byte `offset`, in order and complete.
-
-        Ends when the job has ended, or without `follow` after what there is now. With `reconnect` it goes on when the
-        server is restarted meanwhile, each byte once; raises ConnectionLost when the server stays away for
-        `config.patience` seconds. A consumer that is slow slows the stream; at most STREAM_WINDOW bytes wait here. Use
-        contextlib.aclosing to leave early and at once.
-        """
-        patience = Patience(self.config.patience if reconnect else 0)
-        lost = False
-        while True:
-            try:
-                if lost:  # a job that is silent does not show whether the server is there again, and still has it
-                    await self.status(job_id)
-                    patience.renew()
-                async with aclosing(self._chunks(job_id, follow, offset)) as chunks:
-                    async for chunk in chunks:
-                        patience.renew()
-                        offset += len(chunk)
-                        yield chunk
-            except JobletError as error:
-                await self._wait(patience, error)
-                lost = True
-            else:
-                return
-
-    async def _chunks(self, job_id: str, follow: bool, offset: int) -> AsyncGenerator[bytes]:
-        request = pb.GetJobLogsReq(id=job_id, no_follow=not follow, offset=offset)
-        stub = self._stub
-        with self._errors():
-            async with aclosing(cast(AsyncGenerator[pb.DataChunk], stub.get_job_logs(request))) as chunks:
-                async for chunk in chunks:
-                    yield chunk.payload
-
 
 def _milliseconds(seconds: float) -> int:
     milliseconds = round(seconds * 1000)
@@ -225,6 +189,17 @@ class Job:
         """Stop it; see Client.stop."""
         return await self.client.stop(self.id)
 
-    def logs(self, *, follow: bool = True, offset: int = 0, reconnect: bool = False) -> AsyncIterator[bytes]:
-        """Its output; see Client.logs."""
-        return self.client.logs(self.id, follow=follow, offset=offset, reconnect=reconnect)
+    def logs(
+        self,
+        *,
+        follow: bool = True,
+        offset: int = 0,
+        reconnect: bool = False,
+        tail: int | None = None,
+        since: datetime | timedelta | None = None,
+        until: datetime | timedelta | None = None,
+    ) -> AsyncIterator[bytes]:
+        """Its output, or part of it; see Client.logs."""
+        return self.client.logs(
+            self.id, follow=follow, offset=offset, reconnect=reconnect, tail=tail, since=since, until=until
+        )
