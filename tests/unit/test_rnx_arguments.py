@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +130,10 @@ class Asked:
         yield b""
 
     async def log_chunks(self, job_id: str, **part: object) -> AsyncIterator[LogChunk]:
-        self.call = ("log with times", job_id, part["follow"])
-        return
-        yield LogChunk(b"", 0, ())
+        async for _ in self.logs(job_id, **part):  # type: ignore[arg-type]
+            yield LogChunk(b"", 0, ())
+        assert self.call
+        self.call = ("log with times", *self.call[1:])
 
 
 def rnx(*arguments: str) -> Asked:
@@ -227,6 +229,22 @@ def test_log(arguments: list[str], follow: bool) -> None:
     assert rnx("log", *arguments).call == ("log", "1", follow)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--tail=5"], {"tail": 5}),
+        (["--tail", "0"], {"tail": 0}),
+        (["--since=1h30m"], {"since": timedelta(minutes=90)}),
+        (["--since=0s", "--tail=1"], {"since": timedelta(0), "tail": 1}),
+        (["--until", "2024-01-15T10:30:00.5Z"], {"until": datetime(2024, 1, 15, 10, 30, 0, 500_000, UTC)}),
+        (["--since=2024-01-15T10:30:00+02:00"], {"since": datetime(2024, 1, 15, 8, 30, tzinfo=UTC)}),
+    ],
+)
+def test_part_of_a_log(arguments: list[str], part: dict[str, object]) -> None:
+    assert rnx("log", *arguments, "1").call == ("log", "1", True, part)
+    assert rnx("log", "-t", *arguments, "1").call == ("log with times", "1", True, part)
+
+
 def test_an_id_may_look_like_a_flag() -> None:
     assert rnx("log", "--", "--follow=false").call == ("log", "--follow=false", True)
 
@@ -311,6 +329,10 @@ def test_global_flags_stand_before_or_after_the_command(name: str) -> None:
         (["run", "--max-cpu=x", "cmd"], "--max-cpu"),
         (["status"], "Missing argument 'JOB-ID', or --workflow=ID (see rnx status --help)"),
         (["status", "1", "2"], "2"),
+        (["log", "--tail=-1", "1"], "--tail"),
+        (["log", "--since=soon", "1"], 'neither a duration nor a time: "soon"'),
+        (["log", "--until=2024-01-15T10:30:00", "1"], 'neither a duration nor a time: "2024-01-15T10:30:00"'),
+        (["log", "--since=99999999999999d", "1"], "neither a duration nor a time"),
         (["log", "--follow=maybe", "1"], "'maybe' is neither true nor false"),
         (["list", "1"], "1"),
         (["list", "--limit=0"], "--limit"),
