@@ -35,6 +35,7 @@ class _Part(TypedDict):
     tail: int | None
     since: datetime | timedelta | None
     until: datetime | timedelta | None
+    grep: str
 
 
 def when(text: str) -> datetime | timedelta:
@@ -93,6 +94,12 @@ def log(
             parser=when, metavar="TIME", help="End before what came at this time; do not follow.", show_default=False
         ),
     ] = None,
+    grep: Annotated[
+        str,
+        typer.Option(
+            metavar="REGEX", help="Print only lines that match; the server looks for them.", show_default=False
+        ),
+    ] = "",
     timestamps: Annotated[
         bool, typer.Option("--timestamps", "-t", help="Print in front of each line when it came.")
     ] = False,
@@ -104,7 +111,14 @@ def log(
 
     async def call(client: Client) -> None:
         await client.status(job_id)  # what cannot be followed gets an error, not a header
-        part: _Part = {"follow": follow, "reconnect": True, "tail": tail, "since": since, "until": until}
+        part: _Part = {
+            "follow": follow,
+            "reconnect": True,
+            "tail": tail,
+            "since": since,
+            "until": until,
+            "grep": grep,
+        }
         if timestamps:
             chunks = _stamped(client.log_chunks(job_id, **part))
         else:

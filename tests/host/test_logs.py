@@ -215,6 +215,10 @@ def test_a_plain_stream_is_that_of_the_specification(client: Stock) -> None:
         ({"since": 2**63 - 1}, b""),
         ({"until": 2**63 - 1, "tailLines": 1}, b"the rest"),
         ({"until": 0}, b""),
+        ({"grep": "line"}, b"line 1\nline 2\nline 3\n"),
+        ({"grep": "[13t]$"}, b"line 1\nline 3\nthe rest"),
+        ({"grep": "2|rest", "tailLines": 2}, b"the rest"),
+        ({"grep": "nothing like it"}, b""),
         ({"until": -3600 * 10**9}, b""),
     ],
 )
@@ -242,7 +246,7 @@ def test_part_of_a_log_by_time(client: Stock, ended_slowly: str) -> None:
 
 
 def test_a_follower_may_begin_at_the_end(client: Stock) -> None:
-    job = client.started("bash", "-c", "seq 5; until [ -e go ]; do sleep 0.01; done; echo new")
+    job = client.started("bash", "-c", "seq 5; sleep 1000")
     read = b""
     for chunk in client.logs(job.id):
         read += chunk
@@ -255,6 +259,33 @@ def test_a_follower_may_begin_at_the_end(client: Stock) -> None:
     assert b"".join(client.logs(job.id, until=-1, tailLines=1)) == b"5\n"  # does not follow
     client.stop(job.id)
     assert [b"".join(chunk.payload for chunk in each) for each in (call, none)] == [b"", b""]
+
+
+def test_matching_lines_tell_when_they_came_and_where_to_go_on(client: Stock, ended_slowly: str) -> None:
+    whole = {line: at for at, piece in times_of(client, ended_slowly) for line in piece.splitlines(keepends=True)}
+    call = client.stub.GetJobLogs(client.pb.GetJobLogsReq(id=ended_slowly, grep="1|3", timestamps=True))
+    _, chunk, *rest = call
+    assert (chunk.payload, chunk.offset, list(chunk.starts), rest) == (b"line 1\nline 3\n", 0, [0, 7], [])
+    assert list(chunk.times) == [whole[b"line 1\n"], whole[b"line 3\n"]]
+    assert b"".join(client.logs(ended_slowly, offset=chunk.end)) == b"the rest"
+
+
+def test_a_follower_gets_matching_lines_when_they_have_ended(client: Stock) -> None:
+    job = client.started("bash", "-c", "echo one; echo two; printf on; sleep 1000")
+    call = client.stub.GetJobLogs(client.pb.GetJobLogsReq(id=job.id, grep="on"))
+    assert (next(call).payload, next(call).payload) == (b"", b"one\n")
+    client.stop(job.id)
+    assert b"".join(chunk.payload for chunk in call) == b"on"
+
+
+def test_a_pattern_that_cannot_be_used(client: Stock, server: Server, ended_slowly: str) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        b"".join(client.logs(ended_slowly, grep="(a"))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.details() == "invalid grep: missing ) at character 3"
+    result = server.rnx("log", "--grep=(a", ended_slowly)
+    assert result.returncode != 0
+    assert "invalid grep: missing ) at character 3" in result.stderr
 
 
 @pytest.mark.parametrize("field", ["tailLines", "tailBytes"])
@@ -273,6 +304,7 @@ def test_rnx_shows_part_of_a_log_and_times(server: Server, ended_slowly: str) ->
         (["--since=1h", "--tail=1"], "the rest"),
         (["--since=2100-01-01T00:00:00Z"], ""),
         (["--until=1h"], ""),
+        (["--grep=2"], "line 2\n"),
         (["--until=2100-01-01T01:00:00+01:00", "--tail=1", "--since", "1d"], "the rest"),
     ):
         result = server.rnx("log", *flags, ended_slowly)

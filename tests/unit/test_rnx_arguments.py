@@ -123,7 +123,7 @@ class Asked:
         yield
 
     async def logs(self, job_id: str, *, follow: bool, reconnect: bool, **part: object) -> AsyncIterator[bytes]:
-        asked = {name: value for name, value in part.items() if value is not None}
+        asked = {name: value for name, value in part.items() if value not in (None, "")}
         self.call = ("log", job_id, follow, *([asked] if asked else []))
         assert reconnect
         return
@@ -234,6 +234,7 @@ def test_log(arguments: list[str], follow: bool) -> None:
     [
         (["--tail=5"], {"tail": 5}),
         (["--tail", "0"], {"tail": 0}),
+        (["--grep=^E.*x"], {"grep": "^E.*x"}),
         (["--since=1h30m"], {"since": timedelta(minutes=90)}),
         (["--since=0s", "--tail=1"], {"since": timedelta(0), "tail": 1}),
         (["--until", "2024-01-15T10:30:00.5Z"], {"until": datetime(2024, 1, 15, 10, 30, 0, 500_000, UTC)}),

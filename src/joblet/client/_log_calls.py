@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
-from joblet.client._calls import Calls
+from joblet.client._calls import Calls, check_text
 from joblet.client._patience import Patience
 from joblet.client.errors import InvalidArgument, JobletError, Unimplemented
 from joblet.proto import joblet as pb
@@ -23,7 +23,7 @@ class LogChunk:
 
     payload: bytes
     offset: int
-    """of its first byte in the log"""
+    """of its first byte in the log; with `grep` what follows can be lines from further on"""
     times: tuple[tuple[int, int], ...]
     """places in the payload, rising, with when the bytes from there on came: nanoseconds since the epoch, to the
     millisecond. Of bytes before the first place no time is known"""
@@ -42,12 +42,14 @@ class LogCalls(Calls):
         tail: int | None = None,
         since: datetime | timedelta | None = None,
         until: datetime | timedelta | None = None,
+        grep: str = "",
     ) -> AsyncIterator[bytes]:
         """The job's output (stdout and stderr merged) from byte `offset`, in order and complete.
 
         `tail` is how many last lines to begin with. `since` and `until` are an instant or how long ago, by the server's
         clock: what came then or later, and what came before. Of `offset`, `tail` and `since` the one that begins latest
-        counts; with `until` lines are counted from there.
+        counts; with `until` lines are counted from there. Of that part `grep` leaves the lines that match a regular
+        expression, as protos/joblet.proto describes it, each once it has ended.
 
         Ends when the job has ended, or without `follow` or with `until` after what there is now. With `reconnect` it
         goes on when the server is restarted meanwhile, each byte once; raises ConnectionLost when the server stays away
@@ -56,7 +58,7 @@ class LogCalls(Calls):
 
         Raises InvalidArgument for a time without a zone or a negative number.
         """
-        request = _request(job_id, follow, offset, tail, since, until)
+        request = _request(job_id, follow, offset, tail, since, until, grep)
         async with aclosing(self._log_stream(request, reconnect)) as chunks:
             async for chunk in chunks:
                 yield chunk.payload
@@ -71,9 +73,10 @@ class LogCalls(Calls):
         tail: int | None = None,
         since: datetime | timedelta | None = None,
         until: datetime | timedelta | None = None,
+        grep: str = "",
     ) -> AsyncGenerator[LogChunk]:
         """As `logs`, with the time at which each byte came."""
-        request = _request(job_id, follow, offset, tail, since, until)
+        request = _request(job_id, follow, offset, tail, since, until, grep)
         request.timestamps = True
         async with aclosing(self._log_stream(request, reconnect)) as chunks:
             async for chunk in chunks:
@@ -92,7 +95,7 @@ class LogCalls(Calls):
                     async for chunk in chunks:
                         patience.renew()
                         begin = request.offset if chunk.offset is None else chunk.offset
-                        request.offset = begin + len(chunk.payload)
+                        request.offset = begin + len(chunk.payload) if chunk.end is None else chunk.end
                         request.tail_lines = request.since = None
                         if chunk.payload:
                             yield chunk
@@ -103,13 +106,17 @@ class LogCalls(Calls):
                 return
 
     async def _log_messages(self, request: pb.GetJobLogsReq) -> AsyncGenerator[pb.DataChunk]:
-        viewed = request.timestamps or (request.tail_lines, request.since, request.until) != (None, None, None)
+        viewed = (
+            request.timestamps
+            or request.grep
+            or (request.tail_lines, request.since, request.until) != (None, None, None)
+        )
         stub = self._stub
         with self._errors():
             async with aclosing(cast("AsyncGenerator[pb.DataChunk]", stub.get_job_logs(request))) as chunks:
                 async for chunk in chunks:
                     if viewed and chunk.offset is None:
-                        raise Unimplemented("the server is too old to send part of a log, or its times")
+                        raise Unimplemented("the server is too old to send part of a log, or times")
                     yield chunk
 
 
@@ -120,9 +127,11 @@ def _request(
     tail: int | None,
     since: datetime | timedelta | None,
     until: datetime | timedelta | None,
+    grep: str,
 ) -> pb.GetJobLogsReq:
     if tail is not None and tail not in _OFFSETS:
         raise InvalidArgument(f"invalid tail: {tail} (allowed 0 to {_OFFSETS[-1]})")
+    check_text("grep", grep)
     return pb.GetJobLogsReq(
         id=job_id,
         no_follow=not follow,
@@ -130,6 +139,7 @@ def _request(
         tail_lines=tail,
         since=_instant("since", since),
         until=_instant("until", until),
+        grep=grep,
     )
 
 

@@ -198,8 +198,9 @@ class Job:
         tail: int | None = None,
         since: datetime | timedelta | None = None,
         until: datetime | timedelta | None = None,
+        grep: str = "",
     ) -> AsyncIterator[bytes]:
         """Its output, or part of it; see Client.logs."""
         return self.client.logs(
-            self.id, follow=follow, offset=offset, reconnect=reconnect, tail=tail, since=since, until=until
+            self.id, follow=follow, offset=offset, reconnect=reconnect, tail=tail, since=since, until=until, grep=grep
         )

@@ -23,7 +23,7 @@ from joblet.proto import joblet as pb
 from joblet.runner import Runner, parse_id
 from joblet.server.auth import Caller, caller
 from joblet.server.descriptors import Descriptors
-from joblet.server.log_stream import shared, told, view_of
+from joblet.server.log_stream import pattern_of, shared, told, view_of
 from joblet.server.page import JobEncoder, Page, close_at_once
 from joblet.server.workflows import files_of
 from joblet.uploads import File, Uploads
@@ -120,7 +120,7 @@ class JobletService(pb.JobletServiceBase):
         return cast(pb.Jobs, page.message(more=False))
 
     async def get_job_logs(self, message: pb.GetJobLogsReq) -> AsyncGenerator[pb.DataChunk]:
-        view = view_of(message)
+        view, pattern = view_of(message), await pattern_of(message)
         job = await self._runner.get(message.id)
         live = None if message.no_follow or message.until is not None else self._runner.find(message.id)
         if live is not None:
@@ -137,7 +137,8 @@ class JobletService(pb.JobletServiceBase):
             except FileNotFoundError:  # it has not begun
                 start = end = message.offset
             end = end if message.until is not None else FARTHEST
-            messages = told(self._chunks(job.id, path, live, start, end), path, start, timestamps=message.timestamps)
+            chunks = self._chunks(job.id, path, live, start, end)
+            messages = told(chunks, path, start, timestamps=message.timestamps, pattern=pattern)
         async with aclosing(messages):
             async for encoded in messages:
                 yield cast(pb.DataChunk, encoded)

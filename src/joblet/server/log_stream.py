@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, closing
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 from joblet.clock import now_ns
 from joblet.errors import InvalidArgument
+from joblet.logs.grep import Grep
 from joblet.logs.hub import Chunk
+from joblet.logs.pattern import Pattern
 from joblet.logs.times import Stamps
 from joblet.logs.view import View
 from joblet.proto import joblet as pb
 from joblet.server.rpc import Encoded
 
+T = TypeVar("T")
+
 _MOST = 2**63 - 1
+_MATCHER = ThreadPoolExecutor(1, "grep")
+"""one thread for all, apart from those that read files: patterns shall not hold up more than one another"""
 
 
 def view_of(message: pb.GetJobLogsReq) -> View | None:
@@ -32,7 +40,7 @@ def view_of(message: pb.GetJobLogsReq) -> View | None:
         _instant(message.since),
         _instant(message.until),
     )
-    return view if message.timestamps or view != View(message.offset) else None
+    return view if message.timestamps or message.grep or view != View(message.offset) else None
 
 
 def _instant(value: int | None) -> int | None:
@@ -49,19 +57,65 @@ async def shared(source: AsyncGenerator[Chunk]) -> AsyncGenerator[Encoded]:
             yield Encoded(chunk.wire)
 
 
-async def told(source: AsyncGenerator[Chunk], path: Path, start: int, *, timestamps: bool) -> AsyncGenerator[Encoded]:
+async def pattern_of(message: pb.GetJobLogsReq) -> Pattern | None:
+    """What lines are to match. Raises InvalidArgument."""
+    if not message.grep:
+        return None
+    try:
+        return await _in_thread(Pattern, message.grep)
+    except ValueError as error:
+        raise InvalidArgument(f"invalid grep: {error}") from None
+
+
+async def told(
+    source: AsyncGenerator[Chunk], path: Path, start: int, *, timestamps: bool, pattern: Pattern | None
+) -> AsyncGenerator[Encoded]:
     """Chunks that tell their offset, from `start` on, and with `timestamps` their times."""
     yield Encoded(bytes(pb.DataChunk(offset=start)))
+    pieces = _whole(source) if pattern is None else _matching(source, Grep(pattern, start))
+    stamps = await asyncio.to_thread(Stamps, path, start) if timestamps else None
+    try:
+        async with aclosing(pieces):
+            async for piece in pieces:
+                message = pb.DataChunk(b"".join(payload for _, payload in piece.runs), piece.runs[0][0], end=piece.end)
+                if stamps is not None:
+                    await _stamp(message, piece.runs, stamps)
+                yield Encoded(bytes(message))
+    finally:
+        if stamps is not None:
+            stamps.close()
+
+
+class _Piece(NamedTuple):
+    """Parts of the log for one message, each with its offset."""
+
+    runs: list[tuple[int, bytes]]
+    end: int | None = None
+
+
+async def _whole(source: AsyncGenerator[Chunk]) -> AsyncGenerator[_Piece]:
     async with aclosing(source):
-        if not timestamps:
-            async for chunk in source:
-                yield Encoded(bytes(pb.DataChunk(payload=chunk.payload, offset=chunk.start)))
-            return
-        with closing(await asyncio.to_thread(Stamps, path, start)) as stamps:
-            async for chunk in source:
-                marks = await stamps.within(chunk.start, chunk.end)
-                times = [mark.at for mark in marks]
-                starts = [mark.offset - chunk.start for mark in marks]
-                yield Encoded(
-                    bytes(pb.DataChunk(payload=chunk.payload, offset=chunk.start, times=times, starts=starts))
-                )
+        async for chunk in source:
+            yield _Piece([(chunk.start, chunk.payload)])
+
+
+async def _matching(source: AsyncGenerator[Chunk], grep: Grep) -> AsyncGenerator[_Piece]:
+    async with aclosing(source):
+        async for chunk in source:
+            if runs := await _in_thread(grep.feed, chunk.payload):
+                yield _Piece(runs, grep.done)
+    if runs := await _in_thread(grep.end):
+        yield _Piece(runs, grep.done)
+
+
+async def _stamp(message: pb.DataChunk, runs: list[tuple[int, bytes]], stamps: Stamps) -> None:
+    place = 0
+    for offset, payload in runs:
+        for at, begin in await stamps.within(offset, offset + len(payload)):
+            message.times.append(at)
+            message.starts.append(place + begin - offset)
+        place += len(payload)
+
+
+async def _in_thread(call: Callable[..., T], *args: object) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_MATCHER, call, *args)

@@ -90,6 +90,11 @@ class DataChunk(betterproto2.Message):
     ... these places of the payload, up to the next place; what is before the first has no known time
     """
 
+    end: "int | None" = betterproto2.field(11, betterproto2.TYPE_UINT64, optional=True)
+    """
+    with grep: offset to go on from. The payload is lines from there and before, some left out
+    """
+
 
 default_message_pool.register_message("joblet", "DataChunk", DataChunk)
 
@@ -288,6 +293,13 @@ class GetJobLogsReq(betterproto2.Message):
     timestamps: "bool" = betterproto2.field(14, betterproto2.TYPE_BOOL)
     """
     have chunks tell times
+    """
+
+    grep: "str" = betterproto2.field(15, betterproto2.TYPE_STRING)
+    """
+    Only the lines of that part which match this regular expression somewhere: of bytes, in Python's syntax without what
+    takes longer than the text is long (no \\b, look-around or back references). Lines are given when they have ended;
+    those of more than 65,536 bytes are matched in pieces.
     """
 
 
