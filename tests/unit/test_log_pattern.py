@@ -133,7 +133,13 @@ def test_states_are_bounded() -> None:
 
 
 def found(grep: Grep, pieces: list[bytes]) -> list[tuple[int, bytes]]:
-    return [run for runs in (*map(grep.feed, pieces), grep.end()) for run in runs]
+    runs = []
+    for piece in pieces:
+        nothing = grep.passes_over(piece)
+        fed = grep.feed(piece)
+        assert not (nothing and fed)
+        runs += fed
+    return runs + grep.end()
 
 
 @given(

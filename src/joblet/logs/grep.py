@@ -18,6 +18,10 @@ class Grep:
         self.done = start
         """the log's bytes up to here need not be seen again"""
 
+    def passes_over(self, payload: bytes) -> bool:
+        """Whether nothing matches yet with this piece, and to feed it takes microseconds."""
+        return bool(self._pattern.needle) and self._pattern.needle not in self._rest + payload
+
     def feed(self, payload: bytes) -> list[tuple[int, bytes]]:
         """Runs of matching lines, each with its offset in the log, of what is whole with this piece."""
         whole = self._rest + payload

@@ -102,7 +102,10 @@ async def _whole(source: AsyncGenerator[Chunk]) -> AsyncGenerator[_Piece]:
 async def _matching(source: AsyncGenerator[Chunk], grep: Grep) -> AsyncGenerator[_Piece]:
     async with aclosing(source):
         async for chunk in source:
-            if runs := await _in_thread(grep.feed, chunk.payload):
+            if grep.passes_over(chunk.payload):
+                grep.feed(chunk.payload)
+                await asyncio.sleep(0)  # what is cached is read at once
+            elif runs := await _in_thread(grep.feed, chunk.payload):
                 yield _Piece(runs, grep.done)
     if runs := await _in_thread(grep.end):
         yield _Piece(runs, grep.done)
