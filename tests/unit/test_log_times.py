@@ -78,7 +78,7 @@ def test_a_torn_record_does_not_count(tmp_path: Path, index: list[Mark], torn: b
 
 
 @here
-@given(st.binary(max_size=200), st.integers(0, 2**63 - 1), st.integers(-(2**63), 2**63 - 1), st.binary(max_size=50))
+@given(st.binary(max_size=9000), st.integers(0, 2**63 - 1), st.integers(-(2**63), 2**63 - 1), st.binary(max_size=50))
 async def test_a_damaged_index_is_no_error(tmp_path: Path, damaged: bytes, offset: int, at: int, log: bytes) -> None:
     path = write(tmp_path, damaged, log)
     start, end = await View(since=at).find(path)
@@ -130,6 +130,25 @@ async def test_many_marks_in_one_chunk(tmp_path: Path) -> None:
     with Stamps(write(tmp_path, index), 0) as stamps:
         assert await stamps.within(0, 1500) == index[:1500]
         assert await stamps.within(1500, 9999) == index[1500:]
+
+
+async def test_what_is_far_ahead_is_found_without_reading_up_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = [Mark(at, at * 10) for at in range(100_000)]
+    with Stamps(write(tmp_path, index), 0) as stamps:
+        assert await stamps.within(0, 10) == [Mark(0, 0)]
+        read: list[int] = []
+        plain = LogFile.read
+
+        async def counted(log: LogFile, offset: int, most: int = CHUNK) -> bytes:
+            read.append(most)
+            return await plain(log, offset, most)
+
+        monkeypatch.setattr(LogFile, "read", counted)
+        assert await stamps.within(900_005, 900_015) == [Mark(90_000, 900_005), Mark(90_001, 900_010)]
+        assert await stamps.within(999_995, 10**9) == [Mark(99_999, 999_995)]
+    assert len(read) < 10
 
 
 async def test_without_an_index_there_are_no_times_and_nothing_is_cut_off_by_time(tmp_path: Path) -> None:

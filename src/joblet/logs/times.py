@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import struct
 from bisect import bisect_left, bisect_right
@@ -88,18 +89,29 @@ class Stamps:
 
     def __init__(self, log: Path, start: int) -> None:
         """Of bytes from `start` on. It may read from disk."""
+        self._path = index_of(log)
         self._at: int | None = None
-        self._next = 0
         self._file: LogFile | None = None
-        with suppress(FileNotFoundError), Index(index_of(log)) as marks:
-            self._next = max(0, place_of(marks, start))
-            self._file = LogFile(index_of(log))
+        with suppress(FileNotFoundError):
+            self._file = LogFile(self._path)
+        self._next = self._find(start)
+
+    def _find(self, offset: int) -> int:
+        """The place of the mark of that byte, or 0."""
+        with suppress(FileNotFoundError), Index(self._path) as marks:
+            return max(0, place_of(marks, offset))
+        return 0
 
     async def within(self, start: int, end: int) -> list[Mark]:
         """The marks of the bytes from `start` to `end`, the first one moved to `start`: it began before."""
         rest: list[Mark] = []
         last = start
         while found := await self._read_block():
+            if len(found) == _BLOCK // _RECORD.size and found[-1].offset <= start:
+                # Far ahead, and what is between may be long. Beyond these in any case: the index may be damaged.
+                self._at = found[-1].at
+                self._next = max(self._next + len(found) - 1, await asyncio.to_thread(self._find, start))
+                continue
             # A mark of what is not written yet can still change: it is read anew next time.
             count = bisect_left(found, end, key=lambda mark: mark.offset)
             self._next += count

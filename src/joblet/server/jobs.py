@@ -23,7 +23,7 @@ from joblet.proto import joblet as pb
 from joblet.runner import Runner, parse_id
 from joblet.server.auth import Caller, caller
 from joblet.server.descriptors import Descriptors
-from joblet.server.log_stream import pattern_of, shared, told, view_of
+from joblet.server.log_stream import Teller, pattern_of, shared, view_of
 from joblet.server.page import JobEncoder, Page, close_at_once
 from joblet.server.workflows import files_of
 from joblet.uploads import File, Uploads
@@ -42,7 +42,9 @@ class JobletService(pb.JobletServiceBase):
         self._uploads = uploads
         self._hub = hub
         self._max_message = max_message
-        self._encoder = JobEncoder(Descriptors())
+        descriptors = Descriptors()
+        self._encoder = JobEncoder(descriptors)
+        self._teller = Teller(descriptors)
 
     async def _call_rpc_handler_server_stream(
         self, handler: Callable[[Any], AsyncGenerator[Any]], stream: Stream[Any, Any], request: Any
@@ -138,7 +140,7 @@ class JobletService(pb.JobletServiceBase):
                 start = end = message.offset
             end = end if message.until is not None else FARTHEST
             chunks = self._chunks(job.id, path, live, start, end)
-            messages = told(chunks, path, start, timestamps=message.timestamps, pattern=pattern)
+            messages = self._teller.told(chunks, path, start, timestamps=message.timestamps, pattern=pattern)
         async with aclosing(messages):
             async for encoded in messages:
                 yield cast(pb.DataChunk, encoded)

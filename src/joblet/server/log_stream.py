@@ -17,6 +17,7 @@ from joblet.logs.pattern import Pattern
 from joblet.logs.times import Stamps
 from joblet.logs.view import View
 from joblet.proto import joblet as pb
+from joblet.server.descriptors import Descriptors
 from joblet.server.rpc import Encoded
 
 T = TypeVar("T")
@@ -67,23 +68,37 @@ async def pattern_of(message: pb.GetJobLogsReq) -> Pattern | None:
         raise InvalidArgument(f"invalid grep: {error}") from None
 
 
-async def told(
-    source: AsyncGenerator[Chunk], path: Path, start: int, *, timestamps: bool, pattern: Pattern | None
-) -> AsyncGenerator[Encoded]:
-    """Chunks that tell their offset, from `start` on, and with `timestamps` their times."""
-    yield Encoded(bytes(pb.DataChunk(offset=start)))
-    pieces = _whole(source) if pattern is None else _matching(source, Grep(pattern, start))
-    stamps = await asyncio.to_thread(Stamps, path, start) if timestamps else None
-    try:
-        async with aclosing(pieces):
-            async for piece in pieces:
-                message = pb.DataChunk(b"".join(payload for _, payload in piece.runs), piece.runs[0][0], end=piece.end)
-                if stamps is not None:
-                    await _stamp(message, piece.runs, stamps)
-                yield Encoded(bytes(message))
-    finally:
-        if stamps is not None:
-            stamps.close()
+class Teller:
+    """Makes chunks that tell more than their bytes; by google's protobuf library: betterproto2 takes a hundred times
+    as long for many times."""
+
+    def __init__(self, descriptors: Descriptors) -> None:
+        self._message = descriptors.message("DataChunk")
+
+    async def told(
+        self, source: AsyncGenerator[Chunk], path: Path, start: int, *, timestamps: bool, pattern: Pattern | None
+    ) -> AsyncGenerator[Encoded]:
+        """Chunks that tell their offset, from `start` on, and with `timestamps` their times."""
+        yield self._encode(offset=start)
+        pieces = _whole(source) if pattern is None else _matching(source, Grep(pattern, start))
+        stamps = await asyncio.to_thread(Stamps, path, start) if timestamps else None
+        try:
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    marks = [] if stamps is None else await _marks_of(piece, stamps)
+                    yield self._encode(
+                        payload=b"".join(payload for _, payload in piece.runs),
+                        offset=piece.runs[0][0],
+                        end=piece.end,
+                        times=[at for at, _ in marks],
+                        starts=[start for _, start in marks],
+                    )
+        finally:
+            if stamps is not None:
+                stamps.close()
+
+    def _encode(self, **fields: object) -> Encoded:
+        return Encoded(self._message(**fields).SerializeToString())
 
 
 class _Piece(NamedTuple):
@@ -111,13 +126,15 @@ async def _matching(source: AsyncGenerator[Chunk], grep: Grep) -> AsyncGenerator
         yield _Piece(runs, grep.done)
 
 
-async def _stamp(message: pb.DataChunk, runs: list[tuple[int, bytes]], stamps: Stamps) -> None:
+async def _marks_of(piece: _Piece, stamps: Stamps) -> list[tuple[int, int]]:
+    """Times, with the places in the message of the bytes from there on."""
+    found: list[tuple[int, int]] = []
     place = 0
-    for offset, payload in runs:
-        for at, begin in await stamps.within(offset, offset + len(payload)):
-            message.times.append(at)
-            message.starts.append(place + begin - offset)
+    for offset, payload in piece.runs:
+        marks = await stamps.within(offset, offset + len(payload))
+        found += [(at, place + begin - offset) for at, begin in marks]
         place += len(payload)
+    return found
 
 
 async def _in_thread(call: Callable[..., T], *args: object) -> T:
