@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +18,7 @@ import grpc
 import pytest
 from harness import Server, Stock, memory_kb, poll_until
 
-from joblet.client import Client, ClientConfig, InvalidArgument
+from joblet.client import Client, ClientConfig, InvalidArgument, LogChunk
 
 WRITER = (
     "import random, sys, time\n"
@@ -314,15 +315,20 @@ def test_rnx_shows_part_of_a_log_and_times(server: Server, ended_slowly: str) ->
     assert re.fullmatch(rf"{stamp} line 2\n{stamp} line 3\n{stamp} the rest", result.stdout.removeprefix(header))
 
 
-async def test_the_client_reads_part_of_a_log(server: Server, ended_slowly: str) -> None:
+def client_of(server: Server) -> Client:
     folder = server.certificates
-    config = ClientConfig(
-        server=f"localhost:{server.port}",
-        cert=str(folder / "admin-cert.pem"),
-        key=str(folder / "admin-key.pem"),
-        ca=str(folder / "ca-cert.pem"),
+    return Client(
+        ClientConfig(
+            server=f"localhost:{server.port}",
+            cert=str(folder / "admin-cert.pem"),
+            key=str(folder / "admin-key.pem"),
+            ca=str(folder / "ca-cert.pem"),
+        )
     )
-    async with Client(config) as client:
+
+
+async def test_the_client_reads_part_of_a_log(server: Server, ended_slowly: str) -> None:
+    async with client_of(server) as client:
         chunks = [chunk async for chunk in client.log_chunks(ended_slowly, tail=2, reconnect=True)]
         assert b"".join(chunk.payload for chunk in chunks) == b"line 3\nthe rest"
         assert chunks[0].offset == 14
@@ -333,3 +339,29 @@ async def test_the_client_reads_part_of_a_log(server: Server, ended_slowly: str)
             with pytest.raises(InvalidArgument, match=f"invalid {next(iter(bad))}: "):
                 async for _ in client.logs(ended_slowly, **bad):
                     pass
+
+
+async def test_part_of_a_log_goes_on_over_a_restart(make_server: Callable[..., Server]) -> None:
+    """Of who has read some, and of who has not: what came while the server was away is not counted as of before."""
+    server = await asyncio.to_thread(make_server().start)
+    async with client_of(server) as client:
+        code = "seq 5; until [ -e go ]; do sleep 0.01; done; echo on; echo off; until [ -e end ]; do sleep 0.01; done"
+        job = await client.run("bash", "-c", code, wait_for_start=True)
+        async for chunk in client.logs(job.id):
+            if chunk.endswith(b"5\n"):
+                break
+        folder = server.state / "jobs" / job.id
+        views = [{"tail": 1}, {"tail": 0}, {"since": timedelta(0)}, {"tail": 0, "grep": "on"}]
+        streams = [aiter(client.log_chunks(job.id, reconnect=True, **view)) for view in views]
+        read = [asyncio.create_task(collect(stream)) for stream in streams]
+        await asyncio.to_thread(poll_until, lambda: len(server.descriptors_of(folder / "index")) == len(views))
+        await asyncio.to_thread(server.stop)
+        (folder / "work/go").touch()
+        await asyncio.to_thread(poll_until, lambda: (folder / "log").read_bytes().endswith(b"off\n"))
+        await asyncio.to_thread(server.start)
+        (folder / "work/end").touch()
+        assert await asyncio.gather(*read) == [b"5\non\noff\n", b"on\noff\n", b"on\noff\n", b"on\n"]
+
+
+async def collect(stream: AsyncIterator[LogChunk]) -> bytes:
+    return b"".join([chunk.payload async for chunk in stream])
