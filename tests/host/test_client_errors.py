@@ -172,7 +172,7 @@ async def test_a_server_that_knows_no_parts_of_logs_does_not_pass_for_one_that_d
         serving(certs.server_context(), Service()) as (port, _),
         Client(certs.config(port)) as client,
     ):
-        for part in ({"tail": 1}, {"since": timedelta(1)}, {"until": timedelta(0)}, {"grep": "a"}):
+        for part in ({"tail": 1}, {"tail_bytes": 1}, {"since": timedelta(1)}, {"until": timedelta(0)}, {"grep": "a"}):
             with pytest.raises(lib.Unimplemented, match="too old"):
                 await anext(aiter(client.logs("7", **part)))
         with pytest.raises(lib.Unimplemented, match="too old"):

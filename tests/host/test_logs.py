@@ -335,7 +335,8 @@ async def test_the_client_reads_part_of_a_log(server: Server, ended_slowly: str)
         first = datetime.fromtimestamp(chunks[0].times[0][1] / 1e9, UTC)
         rest = client.logs(ended_slowly, since=first - timedelta(milliseconds=20), until=timedelta(0))
         assert b"".join([chunk async for chunk in rest]) == b"line 3\nthe rest"
-        for bad in ({"tail": -1}, {"since": datetime(2024, 1, 1)}, {"until": timedelta(-1)}):
+        assert b"".join([chunk async for chunk in client.logs(ended_slowly, tail_bytes=4)]) == b"rest"
+        for bad in ({"tail": -1}, {"tail_bytes": -1}, {"since": datetime(2024, 1, 1)}, {"until": timedelta(-1)}):
             with pytest.raises(InvalidArgument, match=f"invalid {next(iter(bad))}: "):
                 async for _ in client.logs(ended_slowly, **bad):
                     pass
@@ -351,7 +352,7 @@ async def test_part_of_a_log_goes_on_over_a_restart(make_server: Callable[..., S
             if chunk.endswith(b"5\n"):
                 break
         folder = server.state / "jobs" / job.id
-        views = [{"tail": 1}, {"tail": 0}, {"since": timedelta(0)}, {"tail": 0, "grep": "on"}]
+        views = [{"tail": 1}, {"tail_bytes": 0}, {"since": timedelta(0)}, {"tail": 0, "grep": "on"}]
         streams = [aiter(client.log_chunks(job.id, reconnect=True, **view)) for view in views]
         read = [asyncio.create_task(collect(stream)) for stream in streams]
         await asyncio.to_thread(poll_until, lambda: len(server.descriptors_of(folder / "index")) == len(views))

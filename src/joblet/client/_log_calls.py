@@ -40,16 +40,18 @@ class LogCalls(Calls):
         offset: int = 0,
         reconnect: bool = False,
         tail: int | None = None,
+        tail_bytes: int | None = None,
         since: datetime | timedelta | None = None,
         until: datetime | timedelta | None = None,
         grep: str = "",
     ) -> AsyncIterator[bytes]:
         """The job's output (stdout and stderr merged) from byte `offset`, in order and complete.
 
-        `tail` is how many last lines to begin with. `since` and `until` are an instant or how long ago, by the server's
-        clock: what came then or later, and what came before. Of `offset`, `tail` and `since` the one that begins latest
-        counts; with `until` lines are counted from there. Of that part `grep` leaves the lines that match a regular
-        expression, as protos/joblet.proto describes it, each once it has ended.
+        `tail` is how many last lines to begin with, `tail_bytes` how many last bytes. `since` and `until` are an
+        instant or how long ago, by the server's clock: what came then or later, and what came before. Of `offset`, the
+        tails and `since` the one that begins latest counts; with `until` tails are counted from there. Of that part
+        `grep` leaves the lines that match a regular expression, as protos/joblet.proto describes it, each once it has
+        ended.
 
         Ends when the job has ended, or without `follow` or with `until` after what there is now. With `reconnect` it
         goes on when the server is restarted meanwhile, each byte once; raises ConnectionLost when the server stays away
@@ -58,7 +60,7 @@ class LogCalls(Calls):
 
         Raises InvalidArgument for a time without a zone or a negative number.
         """
-        request = _request(job_id, follow, offset, tail, since, until, grep)
+        request = _request(job_id, follow, offset, tail, tail_bytes, since, until, grep)
         async with aclosing(self._log_stream(request, reconnect)) as chunks:
             async for chunk in chunks:
                 yield chunk.payload
@@ -71,12 +73,13 @@ class LogCalls(Calls):
         offset: int = 0,
         reconnect: bool = False,
         tail: int | None = None,
+        tail_bytes: int | None = None,
         since: datetime | timedelta | None = None,
         until: datetime | timedelta | None = None,
         grep: str = "",
     ) -> AsyncGenerator[LogChunk]:
         """As `logs`, with the time at which each byte came."""
-        request = _request(job_id, follow, offset, tail, since, until, grep)
+        request = _request(job_id, follow, offset, tail, tail_bytes, since, until, grep)
         request.timestamps = True
         async with aclosing(self._log_stream(request, reconnect)) as chunks:
             async for chunk in chunks:
@@ -96,7 +99,7 @@ class LogCalls(Calls):
                         patience.renew()
                         begin = request.offset if chunk.offset is None else chunk.offset
                         request.offset = begin + len(chunk.payload) if chunk.end is None else chunk.end
-                        request.tail_lines = request.since = None
+                        request.tail_lines = request.tail_bytes = request.since = None
                         if chunk.payload:
                             yield chunk
             except JobletError as error:
@@ -109,7 +112,7 @@ class LogCalls(Calls):
         viewed = (
             request.timestamps
             or request.grep
-            or (request.tail_lines, request.since, request.until) != (None, None, None)
+            or (request.tail_lines, request.tail_bytes, request.since, request.until) != (None,) * 4
         )
         stub = self._stub
         with self._errors():
@@ -125,18 +128,21 @@ def _request(
     follow: bool,
     offset: int,
     tail: int | None,
+    tail_bytes: int | None,
     since: datetime | timedelta | None,
     until: datetime | timedelta | None,
     grep: str,
 ) -> pb.GetJobLogsReq:
-    if tail is not None and tail not in _OFFSETS:
-        raise InvalidArgument(f"invalid tail: {tail} (allowed 0 to {_OFFSETS[-1]})")
+    for name, value in (("tail", tail), ("tail_bytes", tail_bytes)):
+        if value is not None and value not in _OFFSETS:
+            raise InvalidArgument(f"invalid {name}: {value} (allowed 0 to {_OFFSETS[-1]})")
     check_text("grep", grep)
     return pb.GetJobLogsReq(
         id=job_id,
         no_follow=not follow,
         offset=offset,
         tail_lines=tail,
+        tail_bytes=tail_bytes,
         since=_instant("since", since),
         until=_instant("until", until),
         grep=grep,

@@ -196,11 +196,20 @@ class Job:
         offset: int = 0,
         reconnect: bool = False,
         tail: int | None = None,
+        tail_bytes: int | None = None,
         since: datetime | timedelta | None = None,
         until: datetime | timedelta | None = None,
         grep: str = "",
     ) -> AsyncIterator[bytes]:
         """Its output, or part of it; see Client.logs."""
         return self.client.logs(
-            self.id, follow=follow, offset=offset, reconnect=reconnect, tail=tail, since=since, until=until, grep=grep
+            self.id,
+            follow=follow,
+            offset=offset,
+            reconnect=reconnect,
+            tail=tail,
+            tail_bytes=tail_bytes,
+            since=since,
+            until=until,
+            grep=grep,
         )
