@@ -16,6 +16,7 @@ void log_open(struct log *log, int dir)
     log->fd = openat(dir, "log", O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (log->fd < 0)
         die(STAGE_LOG, "open log");
+    index_open(&log->index, dir);
 }
 
 static off_t size_of(const struct log *log)
@@ -69,6 +70,8 @@ static void lose(struct log *log, int error, size_t length)
 void log_write(struct log *log, const char *bytes, size_t length)
 {
     uint64_t room = log->limit ? log->limit - log->kept : UINT64_MAX;
+    if (room > 0)
+        index_mark(&log->index, log->fd);
     if (log->gap && (room == 0 || !close_gap(log))) {
         lose(log, 0, length);
         return;
@@ -92,8 +95,10 @@ void log_write(struct log *log, const char *bytes, size_t length)
 
 uint64_t log_finish(struct log *log)
 {
-    if (log->gap)
+    if (log->gap) {
+        index_mark(&log->index, log->fd);
         close_gap(log);
+    }
     uint64_t length = (uint64_t)size_of(log);
     if (length > 0)
         fdatasync(log->fd);

@@ -5,8 +5,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "index.h"
+
 struct log {
     int fd;
+    struct index index;
     uint64_t limit; /* bytes of output to keep at most; 0: as many as there is room for */
     uint64_t kept;  /* bytes of output in the log, never over the limit */
     int error;      /* of the write that opened the present gap; 0: the limit did */

@@ -1,27 +1,54 @@
-"""`rnx log`: a job's output, byte for byte, to stdout."""
+"""`rnx log`: a job's output, or part of it, byte for byte or with times, to stdout."""
 
 from __future__ import annotations
 
 import re
 import sys
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from contextlib import aclosing, suppress
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, cast
 
 import typer
 
+from joblet.clock import parse_duration
 from rnx import render
 from rnx.jobs import JobId, seconds
 from rnx.output import Output
 from rnx.session import ServerCommand, with_client
+from rnx.stamps import Stamper
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from joblet.client import Client
+    from joblet.client import Client, LogChunk
 
 _FOLLOW_VALUE = re.compile(r"(?:--follow|-f)=(.*)")
 _TRUE = {"true", "t", "1", "yes"}
 _FALSE = {"false", "f", "0", "no"}
+
+
+class _Part(TypedDict):
+    """Which part of a log; as arguments of Client.logs."""
+
+    follow: bool
+    reconnect: bool
+    tail: int | None
+    since: datetime | timedelta | None
+    until: datetime | timedelta | None
+    grep: str
+
+
+def when(text: str) -> datetime | timedelta:
+    """An instant, or how long ago, of the command line; for the parser of an option."""
+    with suppress(ValueError, OverflowError):
+        return timedelta(seconds=parse_duration(text))
+    with suppress(ValueError):
+        instant = datetime.fromisoformat(text)
+        if instant.tzinfo is not None:
+            return instant
+    raise typer.BadParameter(
+        f'neither a duration nor a time: "{text}" (write for example "10m" or "2024-01-15T10:30:00Z")'
+    )
 
 
 class LogCommand(ServerCommand):
@@ -49,6 +76,33 @@ def log(
             show_default=False,
         ),
     ] = 60.0,
+    tail: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Begin with the last N lines.", show_default=False)
+    ] = None,
+    since: Annotated[
+        Any,
+        typer.Option(
+            parser=when,
+            metavar="TIME",
+            help="Begin with what came at this time: 10m is ten minutes ago, 2024-01-15T10:30:00Z an instant.",
+            show_default=False,
+        ),
+    ] = None,
+    until: Annotated[
+        Any,
+        typer.Option(
+            parser=when, metavar="TIME", help="End before what came at this time; do not follow.", show_default=False
+        ),
+    ] = None,
+    grep: Annotated[
+        str,
+        typer.Option(
+            metavar="REGEX", help="Print only lines that match; the server looks for them.", show_default=False
+        ),
+    ] = "",
+    timestamps: Annotated[
+        bool, typer.Option("--timestamps", "-t", help="Print in front of each line when it came.")
+    ] = False,
 ) -> None:
     """Stream job output in real time, or view historical logs. Ctrl-C ends the view, not the job.
 
@@ -57,13 +111,31 @@ def log(
 
     async def call(client: Client) -> None:
         await client.status(job_id)  # what cannot be followed gets an error, not a header
-        chunks = cast("AsyncGenerator[bytes]", client.logs(job_id, follow=follow, reconnect=True))
+        part: _Part = {
+            "follow": follow,
+            "reconnect": True,
+            "tail": tail,
+            "since": since,
+            "until": until,
+            "grep": grep,
+        }
+        if timestamps:
+            chunks = _stamped(client.log_chunks(job_id, **part))
+        else:
+            chunks = cast("AsyncGenerator[bytes]", client.logs(job_id, **part))
         async with Output(sys.stdout.fileno()) as output, aclosing(chunks):
             await output.write(render.log_header(job_id).encode())
             async for chunk in chunks:
                 await output.write(chunk)
 
     with_client(ctx, call, patience=reconnect)
+
+
+async def _stamped(source: AsyncGenerator[LogChunk]) -> AsyncGenerator[bytes]:
+    stamper = Stamper()
+    async with aclosing(source) as chunks:
+        async for chunk in chunks:
+            yield stamper.feed(chunk.payload, chunk.times)
 
 
 def register(app: typer.Typer) -> None:

@@ -10,6 +10,7 @@ import os
 import select
 import shutil
 import signal
+import struct
 import sys
 import tempfile
 import time
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -140,6 +142,11 @@ class Shim:
             return (self.directory / "log").read_bytes()
         except FileNotFoundError:
             return b""
+
+    @property
+    def marks(self) -> list[tuple[int, int]]:
+        """Times and offsets of the index."""
+        return list(struct.iter_unpack("=qQ", (self.directory / "index").read_bytes()))
 
     def await_log(self, text: bytes) -> None:
         """Until the log holds the text: the job says so, the log grows; looking is cheap, missing it is not."""
@@ -271,17 +278,23 @@ def processes_of(owner: int) -> list[int]:
     return found
 
 
+def load_build() -> ModuleType:
+    """hatch_build.py, which no package holds."""
+    specification = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[specification.name] = module
+    specification.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="session")
 def shim_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shim of this source, warnings being errors. JOBLET_TEST_SHIM: another, say with sanitizers."""
     if given := os.environ.get("JOBLET_TEST_SHIM"):
         return Path(given)
-    specification = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
-    assert specification is not None
-    assert specification.loader is not None
-    hatch_build = importlib.util.module_from_spec(specification)
-    sys.modules[specification.name] = hatch_build
-    specification.loader.exec_module(hatch_build)
+    hatch_build = load_build()
     try:
         compiler = hatch_build.find_compiler(hatch_build.wanted_machine())
     except hatch_build.NoCompilerError:

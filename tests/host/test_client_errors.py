@@ -167,6 +167,18 @@ async def test_calls_succeed(certs: Certificates) -> None:
         assert [chunk async for chunk in client.logs("7")] == [b"first\n"]
 
 
+async def test_a_server_that_knows_no_parts_of_logs_does_not_pass_for_one_that_does(certs: Certificates) -> None:
+    async with (
+        serving(certs.server_context(), Service()) as (port, _),
+        Client(certs.config(port)) as client,
+    ):
+        for part in ({"tail": 1}, {"tail_bytes": 1}, {"since": timedelta(1)}, {"until": timedelta(0)}, {"grep": "a"}):
+            with pytest.raises(lib.Unimplemented, match="too old"):
+                await anext(aiter(client.logs("7", **part)))
+        with pytest.raises(lib.Unimplemented, match="too old"):
+            await anext(client.log_chunks("7"))
+
+
 async def test_pem_text_in_place_of_paths(certs: Certificates, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)

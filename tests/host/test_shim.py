@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
 import socket
 import subprocess
 import time
+from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,6 +94,38 @@ def test_who_follows_a_log_learns_at_once_that_it_is_full(launcher: Launcher) ->
     shim.await_log(b"123456789\n\njoblet: output beyond the limit of 10 bytes is not kept\n")
     shim.signal(signal.SIGUSR1)
     assert shim.wait()["log_lost"] == "5"
+
+
+def test_each_line_has_the_time_at_which_it_came(launcher: Launcher) -> None:
+    code = "import os, time\nfor _ in range(10): os.write(1, b'%d\\n' % time.time_ns()); time.sleep(0.01)"
+    shim = launcher.run("python3", "-c", code)
+    offsets = [offset for _, offset in shim.marks]
+    assert len(offsets) > 1
+    assert offsets[0] == 0
+    for line in re.finditer(rb"\d+", shim.log):
+        came, _ = shim.marks[bisect_right(offsets, line.start()) - 1]
+        assert int(line[0]) - 1_000_000 <= came <= int(shim.record["ended_at"])
+    assert (shim.directory / "index").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_flow_of_lines_has_at_most_a_mark_each_millisecond(launcher: Launcher) -> None:
+    shim = launcher.run("dd", "if=/dev/zero", "bs=80", "count=200000", "status=none")
+    times, offsets = zip(*shim.marks, strict=True)
+    assert offsets[0] == 0
+    assert all(later > earlier for earlier, later in itertools.pairwise(offsets))
+    assert offsets[-1] < len(shim.log) == 80 * 200000
+    assert all(later - earlier >= 1_000_000 for earlier, later in itertools.pairwise(times))
+
+
+def test_a_job_without_output_has_an_empty_index(launcher: Launcher) -> None:
+    assert launcher.run("true").marks == []
+
+
+def test_what_is_beyond_the_limit_of_the_log_has_no_marks(launcher: Launcher) -> None:
+    code = "for i in 1 2 3 4 5; do echo 123456789; sleep 0.01; done"
+    shim = launcher.run("sh", "-c", code, log_limit="25")
+    end = shim.log.index(b"\njoblet: 25 bytes of output lost here")
+    assert {0} <= {offset for _, offset in shim.marks} <= {0, 10, 20, end}
 
 
 def test_output_keeps_the_order_of_both_streams(launcher: Launcher) -> None:
@@ -279,3 +313,6 @@ def test_a_gap_is_named_where_it_is(launcher: Launcher, small_disk: Path) -> Non
     assert record["log_lost"] == found.group(1).decode()
     assert shim.log[found.end() :].endswith(b"\nagain\n")
     assert len(shim.log) - len(found.group()) + int(found.group(1)) == 4000000 + len(b"\nagain\n")
+    offsets = [offset for _, offset in shim.marks]
+    assert found.start() in offsets
+    assert offsets == sorted(set(offsets))

@@ -85,9 +85,10 @@ def test_a_system_path_that_is_missing_fails(launcher: Launcher) -> None:
     assert shim.log.endswith(b" (open /no/such)\n")
 
 
-def test_a_log_that_cannot_be_opened_fails(launcher: Launcher) -> None:
+@pytest.mark.parametrize("name", ["log", "index"])
+def test_a_log_that_cannot_be_opened_fails(launcher: Launcher, name: str) -> None:
     directory = launcher.make_directory()
-    (directory / "log").mkdir()
+    (directory / name).mkdir()
     shim = launcher.start(job_entries("true"), directory=directory)
     assert shim.report() == "failed log 21 log setup failed: is a directory\n"
     assert shim.wait()["stage"] == "log"

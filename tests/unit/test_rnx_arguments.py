@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,17 @@ import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joblet.client import Event, JobInfo, JobList, StopResult, WorkflowFile, WorkflowInfo, WorkflowList, WorkflowStatus
+from joblet.client import (
+    Event,
+    JobInfo,
+    JobList,
+    LogChunk,
+    StopResult,
+    WorkflowFile,
+    WorkflowInfo,
+    WorkflowList,
+    WorkflowStatus,
+)
 from rnx import jobs, listing, log, main, run, workflow
 from rnx.session import FLAGS
 from rnx.workflow_file import locate
@@ -116,11 +127,18 @@ class Asked:
         return
         yield
 
-    async def logs(self, job_id: str, *, follow: bool, reconnect: bool) -> AsyncIterator[bytes]:
-        self.call = ("log", job_id, follow)
+    async def logs(self, job_id: str, *, follow: bool, reconnect: bool, **part: object) -> AsyncIterator[bytes]:
+        asked = {name: value for name, value in part.items() if value not in (None, "")}
+        self.call = ("log", job_id, follow, *([asked] if asked else []))
         assert reconnect
         return
         yield b""
+
+    async def log_chunks(self, job_id: str, **part: object) -> AsyncIterator[LogChunk]:
+        async for _ in self.logs(job_id, **part):  # type: ignore[arg-type]
+            yield LogChunk(b"", 0, ())
+        assert self.call
+        self.call = ("log with times", *self.call[1:])
 
 
 def rnx(*arguments: str) -> Asked:
@@ -216,6 +234,23 @@ def test_log(arguments: list[str], follow: bool) -> None:
     assert rnx("log", *arguments).call == ("log", "1", follow)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--tail=5"], {"tail": 5}),
+        (["--tail", "0"], {"tail": 0}),
+        (["--grep=^E.*x"], {"grep": "^E.*x"}),
+        (["--since=1h30m"], {"since": timedelta(minutes=90)}),
+        (["--since=0s", "--tail=1"], {"since": timedelta(0), "tail": 1}),
+        (["--until", "2024-01-15T10:30:00.5Z"], {"until": datetime(2024, 1, 15, 10, 30, 0, 500_000, UTC)}),
+        (["--since=2024-01-15T10:30:00+02:00"], {"since": datetime(2024, 1, 15, 8, 30, tzinfo=UTC)}),
+    ],
+)
+def test_part_of_a_log(arguments: list[str], part: dict[str, object]) -> None:
+    assert rnx("log", *arguments, "1").call == ("log", "1", True, part)
+    assert rnx("log", "-t", *arguments, "1").call == ("log with times", "1", True, part)
+
+
 def test_an_id_may_look_like_a_flag() -> None:
     assert rnx("log", "--", "--follow=false").call == ("log", "--follow=false", True)
 
@@ -302,6 +337,10 @@ def test_global_flags_stand_before_or_after_the_command(name: str) -> None:
         (["run", "--max-cpu=x", "cmd"], "--max-cpu"),
         (["status"], "Missing argument 'JOB-ID', or --workflow=ID (see rnx status --help)"),
         (["status", "1", "2"], "2"),
+        (["log", "--tail=-1", "1"], "--tail"),
+        (["log", "--since=soon", "1"], 'neither a duration nor a time: "soon"'),
+        (["log", "--until=2024-01-15T10:30:00", "1"], 'neither a duration nor a time: "2024-01-15T10:30:00"'),
+        (["log", "--since=99999999999999d", "1"], "neither a duration nor a time"),
         (["log", "--follow=maybe", "1"], "'maybe' is neither true nor false"),
         (["list", "1"], "1"),
         (["list", "--limit=0"], "--limit"),

@@ -12,6 +12,7 @@ Example::
         print((await workflow.wait()).workflow.status)
 """
 
+from joblet.client._log_calls import LogChunk
 from joblet.client._workflow_calls import Workflow
 from joblet.client.client import Client, Job
 from joblet.client.config import ClientConfig
@@ -60,6 +61,7 @@ __all__ = [
     "JobInfo",
     "JobList",
     "JobletError",
+    "LogChunk",
     "NotFound",
     "OutOfRange",
     "PermissionDenied",

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import cast
 
 from joblet.client._calls import check_text
 from joblet.client._files import uploads as read_uploads
+from joblet.client._log_calls import LogCalls
 from joblet.client._patience import Patience
-from joblet.client._tail import tail
 from joblet.client._waiting import statuses, wait_for, wait_for_any
 from joblet.client._workflow_calls import WorkflowCalls
 from joblet.client.errors import InvalidArgument, JobletError
@@ -24,7 +23,7 @@ _INT32 = range(-(2**31), 2**31)
 _INT64 = range(-(2**63), 2**63)
 
 
-class Client(WorkflowCalls):
+class Client(WorkflowCalls, LogCalls):
     """One connection to one server, to be used in `async with`. Calls may run side by side.
 
     Every method may raise a ConnectionFailed, or the CallError of what the server answered (joblet.client.errors).
@@ -187,48 +186,9 @@ class Client(WorkflowCalls):
         answer = await self._call(self._stub.stop_job(pb.StopJobReq(id=job_id)))
         return StopResult(answer.id, answer.status, answer.end_time, answer.exit_code)
 
-    async def logs(
-        self, job_id: str, *, follow: bool = True, offset: int = 0, reconnect: bool = False
-    ) -> AsyncIterator[bytes]:
-        """The job's output (stdout and stderr merged) from byte `offset`, in order and complete.
-
-        Ends when the job has ended, or without `follow` after what there is now. With `reconnect` it goes on when the
-        server is restarted meanwhile, each byte once; raises ConnectionLost when the server stays away for
-        `config.patience` seconds. A consumer that is slow slows the stream; at most STREAM_WINDOW bytes wait here. Use
-        contextlib.aclosing to leave early and at once.
-        """
-        patience = Patience(self.config.patience if reconnect else 0)
-        lost = False
-        while True:
-            try:
-                if lost:  # a job that is silent does not show whether the server is there again, and still has it
-                    await self.status(job_id)
-                    patience.renew()
-                async with aclosing(self._chunks(job_id, follow, offset)) as chunks:
-                    async for chunk in chunks:
-                        patience.renew()
-                        offset += len(chunk)
-                        yield chunk
-            except JobletError as error:
-                await self._wait(patience, error)
-                lost = True
-            else:
-                return
-
     async def tail(self, job_id: str, size: int = 16384) -> bytes:
-        """The last `size` bytes of the job's output as of now, which takes little time and memory however long it is.
-
-        Of one that grows meanwhile it may be somewhat earlier bytes.
-        """
-        return await tail(self, job_id, size)
-
-    async def _chunks(self, job_id: str, follow: bool, offset: int) -> AsyncGenerator[bytes]:
-        request = pb.GetJobLogsReq(id=job_id, no_follow=not follow, offset=offset)
-        stub = self._stub
-        with self._errors():
-            async with aclosing(cast(AsyncGenerator[pb.DataChunk], stub.get_job_logs(request))) as chunks:
-                async for chunk in chunks:
-                    yield chunk.payload
+        """The last `size` bytes of the job's output as of now, however long it is."""
+        return b"".join([chunk async for chunk in self.logs(job_id, follow=False, tail_bytes=size)])
 
 
 def _milliseconds(seconds: float) -> int:
@@ -263,6 +223,27 @@ class Job:
         """Stop it; see Client.stop."""
         return await self.client.stop(self.id)
 
-    def logs(self, *, follow: bool = True, offset: int = 0, reconnect: bool = False) -> AsyncIterator[bytes]:
-        """Its output; see Client.logs."""
-        return self.client.logs(self.id, follow=follow, offset=offset, reconnect=reconnect)
+    def logs(
+        self,
+        *,
+        follow: bool = True,
+        offset: int = 0,
+        reconnect: bool = False,
+        tail: int | None = None,
+        tail_bytes: int | None = None,
+        since: datetime | timedelta | None = None,
+        until: datetime | timedelta | None = None,
+        grep: str = "",
+    ) -> AsyncIterator[bytes]:
+        """Its output, or part of it; see Client.logs."""
+        return self.client.logs(
+            self.id,
+            follow=follow,
+            offset=offset,
+            reconnect=reconnect,
+            tail=tail,
+            tail_bytes=tail_bytes,
+            since=since,
+            until=until,
+            grep=grep,
+        )

@@ -11,7 +11,7 @@ from typing import Self
 CHUNK = 65536
 """bytes read, and sent, at a time"""
 
-_FARTHEST = 2**63 - 1
+FARTHEST = 2**63 - 1
 """where no file reaches; the kernel refuses to read past it"""
 
 
@@ -22,12 +22,12 @@ class LogFile:
         """Raises FileNotFoundError when the job has written no log yet."""
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
 
-    async def read(self, offset: int) -> bytes:
-        """Up to CHUNK bytes from `offset`.
+    async def read(self, offset: int, most: int = CHUNK) -> bytes:
+        """Up to `most` bytes from `offset`.
 
         What is in the page cache is read at once, what must come from disk in a thread (RWF_NOWAIT, preadv2(2)).
         """
-        buffer = bytearray(min(CHUNK, _FARTHEST - offset))
+        buffer = bytearray(min(most, FARTHEST - offset))
         try:
             count = os.preadv(self._fd, [buffer], offset, os.RWF_NOWAIT)
         except OSError:  # EAGAIN: not cached; EOPNOTSUPP: a file system without RWF_NOWAIT

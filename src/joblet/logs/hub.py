@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from joblet.errors import ShuttingDown
-from joblet.logs.file import LogFile
+from joblet.logs.file import CHUNK, FARTHEST, LogFile
 from joblet.logs.inotify import Inotify
 
 _QUEUED_CHUNKS = 16
@@ -79,14 +79,14 @@ class LogHub:
                     finally:
                         self._detach(job_id, queue)
 
-    async def read(self, job_id: int, path: Path, offset: int) -> AsyncGenerator[Chunk]:
-        """What is in the log at `path` now, from byte `offset` on."""
+    async def read(self, job_id: int, path: Path, offset: int, end: int = FARTHEST) -> AsyncGenerator[Chunk]:
+        """What is in the log at `path` now, from byte `offset` to `end`."""
         try:
             log = LogFile(path)
         except FileNotFoundError:
             return
         with log, self._reading(job_id):
-            while payload := await log.read(offset):
+            while offset < end and (payload := await log.read(offset, min(CHUNK, end - offset))):
                 self._check_open()
                 chunk = Chunk(offset, payload)
                 offset = chunk.end

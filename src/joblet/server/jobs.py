@@ -17,13 +17,14 @@ from joblet.job import MASK, Job, Limits, Order, Receipt, State
 from joblet.job import Uploads as Uploaded
 from joblet.life import Live
 from joblet.logs import LogHub
+from joblet.logs.file import FARTHEST
 from joblet.logs.hub import Chunk
 from joblet.proto import joblet as pb
 from joblet.runner import Runner, parse_id
 from joblet.server.auth import Caller, caller
 from joblet.server.descriptors import Descriptors
+from joblet.server.log_stream import Teller, pattern_of, shared, view_of
 from joblet.server.page import JobEncoder, Page, close_at_once
-from joblet.server.rpc import Encoded
 from joblet.server.workflows import files_of
 from joblet.uploads import File, Uploads
 
@@ -41,7 +42,9 @@ class JobletService(pb.JobletServiceBase):
         self._uploads = uploads
         self._hub = hub
         self._max_message = max_message
-        self._encoder = JobEncoder(Descriptors())
+        descriptors = Descriptors()
+        self._encoder = JobEncoder(descriptors)
+        self._teller = Teller(descriptors)
 
     async def _call_rpc_handler_server_stream(
         self, handler: Callable[[Any], AsyncGenerator[Any]], stream: Stream[Any, Any], request: Any
@@ -119,30 +122,35 @@ class JobletService(pb.JobletServiceBase):
         return cast(pb.Jobs, page.message(more=False))
 
     async def get_job_logs(self, message: pb.GetJobLogsReq) -> AsyncGenerator[pb.DataChunk]:
-        if message.offset >= 2**63:
-            raise InvalidArgument(f"offset {message.offset} is beyond any log (at most {2**63 - 1})")
+        view, pattern = view_of(message), await pattern_of(message)
         job = await self._runner.get(message.id)
-        # A chunk goes out in the form that all followers of the job share.
-        async with aclosing(self._chunks(job, message)) as chunks:
-            async for chunk in chunks:
-                if chunk.wire is None:
-                    chunk.wire = bytes(pb.DataChunk(payload=chunk.payload))
-                yield cast(pb.DataChunk, Encoded(chunk.wire))
-
-    async def _chunks(self, job: Job, message: pb.GetJobLogsReq) -> AsyncGenerator[Chunk]:
-        path = self._executor.log_path(job.id)
-        live = self._runner.find(message.id)
-        if live is None or message.no_follow:
-            source = self._hub.read(job.id, path, message.offset)
-        else:
+        live = None if message.no_follow or message.until is not None else self._runner.find(message.id)
+        if live is not None:
             await self._hub.until(live.launched)
             job = live.job
-            source = self._hub.follow(job.id, path, message.offset, live.ended)
+        path = self._executor.log_path(job.id)
         if job.exec_at is not None and _is_missing(path):
             raise LogMissing(job.id)
-        async with aclosing(source):
-            async for chunk in source:
-                yield chunk
+        if view is None:
+            messages = shared(self._chunks(job.id, path, live, message.offset))
+        else:
+            try:
+                start, end = await view.find(path)
+            except FileNotFoundError:  # it has not begun
+                start = end = message.offset
+            end = end if message.until is not None else FARTHEST
+            chunks = self._chunks(job.id, path, live, start, end)
+            messages = self._teller.told(chunks, path, start, timestamps=message.timestamps, pattern=pattern)
+        async with aclosing(messages):
+            async for encoded in messages:
+                yield cast(pb.DataChunk, encoded)
+
+    def _chunks(
+        self, job_id: int, path: Path, live: Live | None, start: int, end: int = FARTHEST
+    ) -> AsyncGenerator[Chunk]:
+        if live is None:
+            return self._hub.read(job_id, path, start, end)
+        return self._hub.follow(job_id, path, start, live.ended)
 
     def _status(self, job: Job) -> pb.GetJobStatusRes:
         return pb.GetJobStatusRes(**self._fields(job), receipt=_receipt(job.receipt), outputs=dict(job.outputs))

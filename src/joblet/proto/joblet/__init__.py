@@ -71,6 +71,30 @@ class DataChunk(betterproto2.Message):
     Raw output data (stdout and stderr merged)
     """
 
+    offset: "int | None" = betterproto2.field(
+        8, betterproto2.TYPE_UINT64, optional=True
+    )
+    """
+    Extensions, for who asks for them. The first chunk of such a stream is empty: it tells where the stream begins.
+
+    of the payload in the log
+    """
+
+    times: "list[int]" = betterproto2.field(9, betterproto2.TYPE_INT64, repeated=True)
+    """
+    nanoseconds since the epoch, to the millisecond: when the bytes came that begin at...
+    """
+
+    starts: "list[int]" = betterproto2.field(10, betterproto2.TYPE_INT64, repeated=True)
+    """
+    ... these places of the payload, up to the next place; what is before the first has no known time
+    """
+
+    end: "int | None" = betterproto2.field(11, betterproto2.TYPE_UINT64, optional=True)
+    """
+    with grep: offset to go on from. The payload is lines from there and before, some left out
+    """
+
 
 default_message_pool.register_message("joblet", "DataChunk", DataChunk)
 
@@ -237,6 +261,45 @@ class GetJobLogsReq(betterproto2.Message):
     offset: "int" = betterproto2.field(9, betterproto2.TYPE_UINT64)
     """
     extension: first byte of the log to send, to resume a stream
+    """
+
+    tail_lines: "int | None" = betterproto2.field(
+        10, betterproto2.TYPE_INT64, optional=True
+    )
+    """
+    Extensions: of offset, tailLines, tailBytes and since the one that begins latest counts. What is said of the end
+    is as of the log when the call comes, cut at `until`. Any of these makes every chunk tell its offset.
+
+    begin with so many last lines; 0 is with what comes from now on
+    """
+
+    tail_bytes: "int | None" = betterproto2.field(
+        11, betterproto2.TYPE_INT64, optional=True
+    )
+    """
+    begin with so many last bytes
+    """
+
+    since: "int | None" = betterproto2.field(12, betterproto2.TYPE_INT64, optional=True)
+    """
+    begin with what came at this time, nanoseconds since the epoch; below 0: so long ago
+    """
+
+    until: "int | None" = betterproto2.field(13, betterproto2.TYPE_INT64, optional=True)
+    """
+    end before what came at this time, as `since`; implies noFollow
+    """
+
+    timestamps: "bool" = betterproto2.field(14, betterproto2.TYPE_BOOL)
+    """
+    have chunks tell times
+    """
+
+    grep: "str" = betterproto2.field(15, betterproto2.TYPE_STRING)
+    """
+    Only the lines of that part which match this regular expression somewhere: of bytes, in Python's syntax without what
+    takes longer than the text is long (no \\b, look-around or back references). Lines are given when they have ended;
+    those of more than 65,536 bytes are matched in pieces.
     """
 
 
