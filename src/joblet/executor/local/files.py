@@ -94,8 +94,10 @@ def disk_bytes(directory: Path) -> int:
 
 def tell_in_log(directory: Path, sentence: str) -> None:
     """A failure before the shim could tell of it. One that the shim met is in the log already."""
-    with contextlib.suppress(OSError), open(directory / "log", "x", opener=_private) as file:
-        file.write(f"joblet: {sentence}\n")
+    with contextlib.suppress(OSError):
+        directory.mkdir(mode=0o700, exist_ok=True)  # it may have failed before there was one
+        with open(directory / "log", "x", opener=_private) as file:
+            file.write(f"joblet: {sentence}\n")
 
 
 def _private(path: str, flags: int) -> int:
