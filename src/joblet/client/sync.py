@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -52,9 +53,30 @@ class Job:
         """Stop it; see Client.stop."""
         return self.client.stop(self.id)
 
-    def logs(self, *, follow: bool = True, offset: int = 0, reconnect: bool = False) -> Generator[bytes]:
+    def logs(
+        self,
+        *,
+        follow: bool = True,
+        offset: int = 0,
+        reconnect: bool = False,
+        tail: int | None = None,
+        tail_bytes: int | None = None,
+        since: datetime | timedelta | None = None,
+        until: datetime | timedelta | None = None,
+        grep: str = "",
+    ) -> Generator[bytes]:
         """Its output; see Client.logs."""
-        return self.client.logs(self.id, follow=follow, offset=offset, reconnect=reconnect)
+        return self.client.logs(
+            self.id,
+            follow=follow,
+            offset=offset,
+            reconnect=reconnect,
+            tail=tail,
+            tail_bytes=tail_bytes,
+            since=since,
+            until=until,
+            grep=grep,
+        )
 
 
 @dataclass(frozen=True)
@@ -134,6 +156,7 @@ class Client(Blocking):
     delete_all = blocking(_async.Client.delete_all)
     stop = blocking(_async.Client.stop)
     logs = streaming(_async.Client.logs)
+    log_chunks = streaming(_async.Client.log_chunks)
     tail = blocking(_async.Client.tail)
 
     run_workflow = making(_async.Client.run_workflow, lambda client, workflow: Workflow(client, workflow.info))
