@@ -16,6 +16,7 @@ from typing import Any
 
 from joblet import clock
 from joblet.admission import Admission
+from joblet.engine import Engine, WorkflowOrder
 from joblet.errors import HostUnable, NoRoom
 from joblet.executor.base import Exit, LaunchFailed, Lost
 from joblet.job import Job, Limits, Order, Policy, State
@@ -24,7 +25,6 @@ from joblet.logs import LogHub
 from joblet.runner import Runner
 from joblet.store import Store, Workflows
 from joblet.uploads import File, Uploads
-from joblet.workflow.engine import Engine, WorkflowOrder
 from joblet.workflow.plan import Plan
 from joblet.workflow.record import StepRecord, Workflow
 

@@ -11,6 +11,7 @@ import pytest
 from scripted import MEMORY, PATIENCE, Scripted, Works, everything
 
 from joblet import life
+from joblet.engine import run
 from joblet.errors import (
     HostUnable,
     InvalidWorkflow,
@@ -30,7 +31,6 @@ from joblet.retention import Janitor, Retention
 from joblet.store import Events
 from joblet.store.secrets import KEY_FILE
 from joblet.uploads import File
-from joblet.workflow import run
 from joblet.workflow.attempt import MOST_VARIABLES
 from joblet.workflow.condition import End
 from joblet.workflow.plan import Schedule, WorkflowState

@@ -30,10 +30,10 @@ from reference import (
 from scripted import MEMORY, Works, everything, file_of
 
 from joblet import life
+from joblet.engine import run
 from joblet.errors import StoreFailed, WorkflowNotRunning
 from joblet.executor.base import LaunchFailed
 from joblet.job import TIMEOUT, Job
-from joblet.workflow import run
 from joblet.workflow.condition import End
 from joblet.workflow.plan import Plan, WorkflowState
 from joblet.workflow.record import StepRecord

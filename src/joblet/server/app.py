@@ -22,6 +22,7 @@ from joblet import __version__, config
 from joblet import log as logs_of_server
 from joblet.admission import Admission
 from joblet.config import Config, ConfigError
+from joblet.engine import Engine
 from joblet.errors import HostUnable, StoreFailed
 from joblet.executor.local import LocalExecutor
 from joblet.log import fields
@@ -46,7 +47,6 @@ from joblet.server.tls import server_context
 from joblet.server.workflows import JobService
 from joblet.store import Events, Workflows
 from joblet.uploads import Uploads
-from joblet.workflow.engine import Engine
 
 log = logging.getLogger(__name__)
 

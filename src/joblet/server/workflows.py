@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from grpclib.server import Stream
 
+from joblet.engine import Engine, WorkflowOrder
 from joblet.errors import EventsGone, InvalidArgument, JobNotFound, NoSuchEvent, ShuttingDown, WorkflowNotFound
 from joblet.proto import joblet as pb
 from joblet.retention import Janitor
@@ -20,7 +21,6 @@ from joblet.server.rpc import Encoded
 from joblet.server.views import Views
 from joblet.store import Events, Workflows
 from joblet.uploads import File
-from joblet.workflow.engine import Engine, WorkflowOrder
 from joblet.workflow.plan import WorkflowState
 from joblet.workflow.record import Event, Status
 

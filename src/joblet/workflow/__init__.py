@@ -1,1 +1,1 @@
-"""Workflows: a file's jobs as a plan, and the engine that runs it."""
+"""Workflows: a file and the plan that it says, what may run when, and what has come of it. No I/O."""

@@ -11,6 +11,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from joblet import clock
+from joblet.engine.run import Run
 from joblet.errors import (
     InvalidArgument,
     InvalidWorkflow,
@@ -32,7 +33,6 @@ from joblet.workflow.build import Parsed, parse
 from joblet.workflow.condition import End
 from joblet.workflow.plan import Plan, WorkflowState
 from joblet.workflow.record import StepRecord, Workflow
-from joblet.workflow.run import Run
 
 log = logging.getLogger(__name__)
 
