@@ -13,10 +13,9 @@ from harness import ROOT, Server, Stock, compile_stock_client, make_certificates
 
 ROOTS = {"host", "fault", "limits", "escape"}
 """folders whose tests run jobs"""
-ONCE = {"limits", "escape", "shim", "fault"}
-"""folders whose tests ask the kernel and the compilers, or are long, and learn nothing new from another Python"""
-ONCE_FILES = ("test_shim", "test_isolation", "test_job_view", "test_doctor")
-"""so do those of other folders whose names begin so"""
+EVERYWHERE = {"test_calls.py", "test_client_errors.py", "test_client_sync.py", "test_rnx.py", "test_workflows.py"}
+"""files, beside the unit tests, that run on each Python. What others ask is asked of the kernel, the compilers and the
+server as a whole, and they would learn nothing new from another Python"""
 
 
 @pytest.hookimpl(tryfirst=True)  # before the marks are looked at
@@ -24,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     able = sys.platform == "linux" and os.geteuid() == 0
     for item in items:
         folder = item.path.parent.name
-        if folder in ONCE or item.path.name.startswith(ONCE_FILES):
+        if folder != "unit" and item.path.name not in EVERYWHERE:
             item.add_marker(pytest.mark.load)
         if folder in ROOTS and not able:
             item.add_marker(pytest.mark.skip(reason="isolation needs root on Linux"))
