@@ -91,13 +91,12 @@ def small_calls(client: Calls) -> Iterator[list[float]]:
     print(f"{len(took)} small calls: median {took[len(took) // 2] * 1000:.1f} ms, longest {took[-1] * 1000:.0f} ms")
 
 
-@pytest.mark.parametrize("text", [DIAMOND, layers()], ids=["diamond", "layers"])
-def test_a_thousand_jobs_complete_in_bounded_memory(wide: Server, stock, text: str) -> None:
+def test_a_thousand_jobs_complete_in_bounded_memory(wide: Server, stock) -> None:
     with wide.channel() as channel, wide.channel() as another:
         client = Calls(channel, stock)
         with small_calls(Calls(another, stock)):
             begun = time.perf_counter()
-            workflow_id = client.start(text)
+            workflow_id = client.start(layers())
             for event in client.events(workflow_id):
                 if event.status == "RUNNING" and event.jobId and int(event.jobId) % 250 == 0:
                     assert len(client.status(workflow_id).jobs) == JOBS
@@ -129,6 +128,8 @@ def test_every_watcher_gets_every_event_whatever_others_do(wide: Server, stock) 
             thread.join()
         unread.cancel()
         told = [event.sequence for event in client.events(workflow_id, noFollow=True)]
+        status = client.status(workflow_id)
+    assert (status.workflow.status, status.workflow.completedJobs) == ("COMPLETED", JOBS), status.workflow.reason
     # each job is INITIALIZING, RUNNING and COMPLETED, the workflow PENDING, RUNNING and COMPLETED; some jobs waited
     assert len(told) >= 3 * JOBS + 3
     assert told == sorted(set(told))
