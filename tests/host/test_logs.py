@@ -36,7 +36,7 @@ def written(count: int) -> bytes:
 @pytest.mark.load
 @pytest.mark.timeout(420)
 def test_fifty_clients_follow_one_hundred_megabytes(make_server: Callable[..., Server], stock, tmp_path: Path) -> None:
-    """One of them reads 2 MB/s. The server's memory stays within 64 MB of its start."""
+    """One of them reads 4 MB/s. The server's memory stays within 64 MB of its start."""
     server = make_server().start()
     expected = tmp_path / "expected"
     expected.write_bytes(written(100))
@@ -51,7 +51,7 @@ def test_fifty_clients_follow_one_hundred_megabytes(make_server: Callable[..., S
         fast = ["0"] * 24
         followers = [
             subprocess.Popen([*command, *pauses], stdout=subprocess.PIPE, text=True)
-            for pauses in (fast, [*fast, "0", "0.5"])
+            for pauses in (fast, [*fast, "0", "0.25"])
         ]
         results = [follower.communicate()[0] for follower in followers]
         assert results == ["24 complete\n", "26 complete\n"]

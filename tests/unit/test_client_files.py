@@ -72,7 +72,7 @@ def test_files_that_cannot_be_sent(folder: Path, monkeypatch: pytest.MonkeyPatch
         return str(error.value).replace(f"{folder}/", "")
 
     assert refused(folder / "none") == "cannot upload none: no such file or directory"
-    assert refused(Path("\0")) == "cannot upload \0: embedded null byte"
+    assert refused(Path("\0")) == "cannot upload \0: its name holds a NUL byte"
     (folder / "other").mkdir()
     (folder / "other/a.txt").touch()
     assert refused(folder / "a.txt", folder / "other") == "cannot upload other/a.txt: a.txt would be a.txt too"

@@ -95,8 +95,10 @@ def _children(path: Path) -> list[Path]:
 def _status(path: Path) -> stat_result:
     try:
         status = path.stat()
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise _unreadable(path, error) from None
+    except ValueError:
+        raise InvalidArgument(f"cannot upload {path}: its name holds a NUL byte") from None
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         raise InvalidArgument(f"cannot upload {path}: neither a file nor a directory")
     return status
