@@ -247,6 +247,8 @@ class Run:
 
     def _conclude(self, position: int, result: Job | _NotRun) -> None:
         """An attempt is over: the step has ended, or waits for the next one."""
+        if self.stop_reason:  # asked for since, and nothing is to follow from what ends now
+            self._stop()
         record, step = self._records[position], self._plan.steps[position]
         if isinstance(result, _NotRun):
             if record.end is None:  # nothing of it was begun, for the workflow was stopped
