@@ -21,7 +21,7 @@ from joblet.executor.base import Executor
 from joblet.job import Job
 from joblet.log import fields
 from joblet.logs import LogHub
-from joblet.runner import parse_id
+from joblet.runner import parse_id, parse_workflow_id
 from joblet.store import Events, Store, Workflows
 from joblet.uploads import Uploads
 
@@ -130,10 +130,7 @@ class Janitor:
 
         Raises WorkflowNotFound or WorkflowNotEnded.
         """
-        try:
-            workflow = await self._workflows.get(parse_id(workflow_id))
-        except JobNotFound:
-            workflow = None
+        workflow = await self._workflows.get(parse_workflow_id(workflow_id))
         if workflow is None:
             raise WorkflowNotFound(workflow_id)
         jobs = await self._workflows.delete(workflow.id)

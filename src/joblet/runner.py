@@ -17,6 +17,7 @@ from joblet.errors import (
     KeyReused,
     ShuttingDown,
     StoreFailed,
+    WorkflowNotFound,
 )
 from joblet.executor.base import Executor, Lost
 from joblet.job import MAX_TIMEOUT_MS, Job, Order, Policy, State, settle
@@ -150,7 +151,7 @@ class Runner:
         live = self.find(job_id)
         if live is not None:
             await live.request_stop(reason)
-            await _either(live.ended, live.unstored)
+            await first_of(live.ended, live.unstored)
             if not live.ended.is_set():
                 raise StoreFailed(f"job {job_id} is being stopped, but its state cannot be stored now")
         job = await self.get(job_id)
@@ -254,7 +255,7 @@ def _order_of(job: Job) -> Order:
     )
 
 
-async def _either(*events: asyncio.Event) -> None:
+async def first_of(*events: asyncio.Event) -> None:
     """Wait for the first of some events."""
     waiting = [asyncio.ensure_future(event.wait()) for event in events]
     try:
@@ -266,11 +267,18 @@ async def _either(*events: asyncio.Event) -> None:
 
 def parse_id(text: str) -> int:
     """The number of a job id. Raises JobNotFound for a text that no job's id can be."""
-    if not is_id(text):
+    if not _is_id(text):
         raise JobNotFound(text)
     return int(text)
 
 
-def is_id(text: str) -> bool:
+def parse_workflow_id(text: str) -> int:
+    """The number of a workflow's id. Raises WorkflowNotFound for a text that no workflow's id can be."""
+    if not _is_id(text):
+        raise WorkflowNotFound(text)
+    return int(text)
+
+
+def _is_id(text: str) -> bool:
     """Whether a job or a workflow may have this id."""
     return text.isascii() and text.isdecimal() and len(text) <= 18 and text == str(int(text))

@@ -118,6 +118,6 @@ def _read(name: str, path: Path, status: stat_result) -> pb.FileUpload:
     return pb.FileUpload(path=name, content=content, mode=mode)
 
 
-def _unreadable(path: Path, error: Exception) -> InvalidArgument:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+def _unreadable(path: Path, error: OSError) -> InvalidArgument:
+    reason = error.strerror or str(error)
     return InvalidArgument(f"cannot upload {path}: {reason[:1].lower()}{reason[1:]}")

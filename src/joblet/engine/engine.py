@@ -26,7 +26,7 @@ from joblet.errors import (
 )
 from joblet.job import MAX_KEY, Job
 from joblet.log import fields
-from joblet.runner import Runner, is_id
+from joblet.runner import Runner, first_of, parse_workflow_id
 from joblet.store import Workflows
 from joblet.uploads import File, Uploads
 from joblet.workflow.build import Parsed, parse
@@ -107,11 +107,11 @@ class Engine:
 
         Raises WorkflowNotFound, or WorkflowNotRunning when it has ended otherwise, before this or meanwhile.
         """
-        run = self._runs.get(_parse_id(workflow_id))
+        run = self._runs.get(parse_workflow_id(workflow_id))
         if run is not None:
             await run.request_stop(reason)
             while not run.ended.is_set():
-                await _first_of(run.ended, run.unstored)
+                await first_of(run.ended, run.unstored)
                 if run.unstored.is_set():
                     raise StoreFailed(f"workflow {workflow_id} is being stopped, but its state cannot be stored now")
         workflow = await self.get(workflow_id)
@@ -133,7 +133,7 @@ class Engine:
 
     async def get(self, workflow_id: str) -> Workflow:
         """A workflow as it is now. Raises WorkflowNotFound."""
-        workflow = await self._store.get(_parse_id(workflow_id))
+        workflow = await self._store.get(parse_workflow_id(workflow_id))
         if workflow is None:
             raise WorkflowNotFound(workflow_id)
         return workflow
@@ -295,19 +295,3 @@ def _fingerprint(order: WorkflowOrder, masked: str, plan: Plan) -> str:
     files = sorted((file.path, hashlib.sha256(file.content).hexdigest(), file.permissions) for file in order.files)
     told = [order.file, masked, sorted(plan.parameters.items()), order.job, files]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
-
-
-async def _first_of(*events: asyncio.Event) -> None:
-    waiting = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in waiting:
-            task.cancel()
-
-
-def _parse_id(text: str) -> int:
-    """The number of a workflow's id. Raises WorkflowNotFound for a text that no workflow's id can be."""
-    if not is_id(text):
-        raise WorkflowNotFound(text)
-    return int(text)

@@ -12,7 +12,7 @@ from joblet.engine import Engine, WorkflowOrder
 from joblet.errors import EventsGone, InvalidArgument, JobNotFound, NoSuchEvent, ShuttingDown, WorkflowNotFound
 from joblet.proto import joblet as pb
 from joblet.retention import Janitor
-from joblet.runner import Runner, is_id, parse_id
+from joblet.runner import Runner, parse_workflow_id
 from joblet.server.auth import caller
 from joblet.server.descriptors import Descriptors
 from joblet.server.feed import Feed, Told
@@ -84,7 +84,7 @@ class JobService(pb.JobServiceBase):
         """The newest workflows that fit into a message, the oldest of them first."""
         if message.page_size < 0:
             raise InvalidArgument(f"invalid pageSize: {message.page_size} (allowed 0 and above)")
-        before = _number(message.before) if message.before else 2**63 - 1
+        before = parse_workflow_id(message.before) if message.before else 2**63 - 1
         wanted = message.page_size or 2**63 - 1
         page = Page(self._max_message)
         unfinished = not message.include_completed
@@ -176,7 +176,7 @@ class JobService(pb.JobServiceBase):
         return False
 
     async def _status(self, workflow_id: str) -> Status:
-        status = await self._workflows.status(_number(workflow_id))
+        status = await self._workflows.status(parse_workflow_id(workflow_id))
         if status is None:
             raise WorkflowNotFound(workflow_id)
         return status
@@ -190,12 +190,6 @@ def files_of(uploads: list[pb.FileUpload]) -> list[File]:
 def _encoded(answer: Encoded, kind: type[T]) -> T:
     """An answer of that kind, in its wire form already: Codec."""
     return answer  # type: ignore[return-value]
-
-
-def _number(text: str) -> int:
-    if not is_id(text):
-        raise WorkflowNotFound(text)
-    return parse_id(text)
 
 
 def _is_of(event: Event, workflow_id: int | None, job_id: int | None) -> bool:
