@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include "execute.h"
 #include "kernel.h"
 #include "landlock.h"
 #include "namespaces.h"
@@ -92,54 +93,6 @@ static void block_signals(sigset_t *set)
         die(STAGE_PRIVILEGES, "sigprocmask");
 }
 
-/* By system call, for the C library keeps 32 to 34 from its users, and posix_spawn in another one ignores those. */
-static void reset_signals(void)
-{
-    static const uint64_t default_action[4], none;
-    for (int sig = 1; sig <= 64; sig++)
-        syscall(SYS_rt_sigaction, sig, default_action, NULL, sizeof none); /* two cannot be changed, and need not */
-    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof none);
-}
-
-static const char *find_environment(const struct strings *env, const char *name)
-{
-    size_t length = strlen(name);
-    for (size_t i = 0; i < env->count; i++)
-        if (strncmp(env->at[i], name, length) == 0 && env->at[i][length] == '=')
-            return env->at[i] + length + 1;
-    return NULL;
-}
-
-/* As execvp(3), with the job's PATH, but no shell for what is not executable: returns errno. */
-static int search_and_execute(const struct spec *spec)
-{
-    const char *command = spec->arg.at[0];
-    if (!*command)
-        return ENOENT;
-    if (strchr(command, '/')) {
-        execve(command, spec->arg.at, spec->env.at);
-        return errno;
-    }
-    const char *path = find_environment(&spec->env, "PATH");
-    if (!path)
-        path = "/usr/local/bin:/usr/bin:/bin";
-    char candidate[4096];
-    bool refused = false;
-    for (const char *end; path; path = *end ? end + 1 : NULL) {
-        end = path + strcspn(path, ":");
-        int length = (int)(end - path);
-        if (snprintf(candidate, sizeof candidate, "%.*s/%s", length, length ? path : ".", command) >=
-            (int)sizeof candidate)
-            continue;
-        execve(candidate, spec->arg.at, spec->env.at);
-        if (errno == EACCES)
-            refused = true;
-        else if (errno != ENOENT && errno != ENOTDIR)
-            return errno;
-    }
-    return refused ? EACCES : ENOENT;
-}
-
 struct execution {
     const struct spec *spec;
     int error; /* errno of what failed in the child */
@@ -155,7 +108,7 @@ static int execute(void *context)
     if (dup2(OUTPUT, 1) < 0 || dup2(OUTPUT, 2) < 0)
         execution->error = errno;
     else
-        execution->error = search_and_execute(execution->spec);
+        execution->error = search_and_execute(&execution->spec->arg, &execution->spec->env);
     return 127;
 }
 

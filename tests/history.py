@@ -8,7 +8,8 @@ import sqlite3
 import time
 from pathlib import Path
 
-from joblet.job import Limits, Order, State
+from joblet.job import Limits, State
+from joblet.order import Order
 from joblet.store import Store
 from joblet.store.rows import columns_of
 from joblet.store.steps import workflow_columns

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from joblet.job import Order
+from joblet.order import Order
 from joblet.workflow.condition import All, Any, Condition, End, Is, Not, Wanted, names
 from joblet.workflow.plan import Plan, Retry, Step
 

@@ -19,9 +19,10 @@ from joblet.admission import Admission
 from joblet.engine import Engine, WorkflowOrder
 from joblet.errors import HostUnable, NoRoom
 from joblet.executor.base import Exit, LaunchFailed, Lost
-from joblet.job import Job, Limits, Order, Policy, State
+from joblet.job import Job, Limits, State
 from joblet.life import Live
 from joblet.logs import LogHub
+from joblet.order import Order, Policy
 from joblet.runner import Runner
 from joblet.store import Store, Workflows
 from joblet.uploads import File, Uploads

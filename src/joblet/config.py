@@ -9,7 +9,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from joblet.clock import parse_duration
-from joblet.job import MAX_INT32
+from joblet.order import MAX_INT32
 
 DEFAULT_PATH = Path("/opt/joblet/joblet-config.yml")
 

@@ -20,10 +20,11 @@ from joblet.errors import (
     WorkflowNotFound,
 )
 from joblet.executor.base import Executor, Lost
-from joblet.job import MAX_TIMEOUT_MS, Job, Order, Policy, State, settle
+from joblet.job import Job, State
 from joblet.life import Found, Live, Surroundings, shown
 from joblet.log import fields
 from joblet.logs import LogHub
+from joblet.order import MAX_TIMEOUT_MS, Order, Policy, settle
 from joblet.store import Store
 
 log = logging.getLogger(__name__)
@@ -252,6 +253,13 @@ def _order_of(job: Job) -> Order:
         workdir=job.workdir,
         uploads=job.uploads,
         part=job.part,
+        labels=job.labels,
+        schedule=job.schedule,
+        retries=job.retries,
+        retry_delay_ms=job.retry_delay_ms,
+        stdin=job.stdin,
+        terminal=job.terminal,
+        separate_streams=job.separate_streams,
     )
 
 

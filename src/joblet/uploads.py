@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from joblet.errors import DiskUnusable, InvalidArgument, JobletError, NoRoom
-from joblet.job import validate_path
+from joblet.order import validate_path
 
 MAX_FILES = 10_000
 MAX_DEPTH = 32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,23 @@ from joblet.command_line import one_line
 
 if TYPE_CHECKING:
     from joblet.client import JobInfo, JobList, StopResult
+
+_LATER_FIELDS = {
+    "labels": "labels",
+    "schedule": "schedule",
+    "scheduledTime": "scheduled_time",
+    "scheduleId": "schedule_id",
+    "retries": "retries",
+    "retryDelayMs": "retry_delay_ms",
+    "attempt": "attempt",
+    "retryOf": "retry_of",
+    "retriedBy": "retried_by",
+    "stdin": "stdin",
+    "terminal": "terminal",
+    "separateStreams": "separate_streams",
+    "pausedBy": "paused_by",
+    "hasUploads": "has_uploads",
+}
 
 STATUS_FIELDS = {
     "id": "id",
@@ -37,6 +55,7 @@ STATUS_FIELDS = {
     "workdir": "workdir",
     "workflowId": "workflow_id",
     "outputs": "outputs",
+    **_LATER_FIELDS,
 }
 """GetJobStatusRes: the field's name, and its name in JobInfo"""
 
@@ -78,6 +97,7 @@ JOB_FIELDS = {
     "key": "key",
     "workdir": "workdir",
     "workflowId": "workflow_id",
+    **_LATER_FIELDS,
 }
 """Job: the field's name, and its name in JobInfo"""
 
@@ -260,7 +280,19 @@ class JsonArray:
 
 
 def _object(job: object, names: dict[str, str]) -> dict[str, Any]:
-    return {name: getattr(job, attribute) for name, attribute in names.items()}
+    return {name: _plain(getattr(job, attribute)) for name, attribute in names.items()}
+
+
+def _plain(value: object) -> object:
+    """A message within a message (Schedule, Terminal) by the names of its fields."""
+    if not dataclasses.is_dataclass(value):
+        return value
+    return {_camel(field.name): getattr(value, field.name) for field in dataclasses.fields(value)}
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
 
 
 def command(job: JobInfo) -> str:

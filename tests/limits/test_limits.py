@@ -14,7 +14,7 @@ import pytest
 from harness import Server, Stock, poll_until
 
 from joblet.executor.local import host
-from joblet.job import parse_cores
+from joblet.order import parse_cores
 
 Report = Any
 TRIES = 6

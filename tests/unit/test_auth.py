@@ -124,7 +124,13 @@ def test_what_is_not_in_the_table_is_denied_to_everyone(role: str, method: str) 
 
 
 def test_every_rpc_that_is_served_has_an_operation() -> None:
-    services = (pb.JobletServiceBase, pb.JobServiceBase)
+    services = (
+        pb.JobletServiceBase,
+        pb.JobServiceBase,
+        pb.SessionServiceBase,
+        pb.FileServiceBase,
+        pb.MonitoringServiceBase,
+    )
     served = {path for service in services for path in service().__mapping__()}
     assert served == {path for path in OPERATIONS if path.startswith("/joblet.")}
 

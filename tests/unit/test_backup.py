@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from joblet.errors import StoreDamaged, StoreFailed
-from joblet.job import Limits, Order, State
+from joblet.job import Limits, State
+from joblet.order import Order
 from joblet.server.state import settle_strange_workflows, settle_uploads
 from joblet.store import Events, Store, Workflows
 from joblet.store.backup import backup, restore

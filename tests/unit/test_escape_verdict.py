@@ -16,7 +16,7 @@ from joblet.escape.attempts.frame import Attempt, Gap
 from joblet.escape.program import arguments, load_attempts
 from joblet.escape.runner import read_line
 from joblet.escape.verdict import judge
-from joblet.job import MAX_ARG_BYTES
+from joblet.order import MAX_ARG_BYTES
 
 OLDEST_PYTHON = (3, 8)
 """the oldest that a host may have for jobs"""

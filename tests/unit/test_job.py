@@ -8,20 +8,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from joblet.errors import InvalidArgument
-from joblet.job import (
+from joblet.job import TRANSITIONS, Ending, Limits, State, conclude, signal_name, sources
+from joblet.order import (
     DANGEROUS,
     MAX_ARG_BYTES,
     MAX_COMMAND_BYTES,
-    TRANSITIONS,
-    Ending,
-    Limits,
-    State,
-    conclude,
     format_cores,
     parse_cores,
     resolve_limits,
-    signal_name,
-    sources,
     validate_command,
 )
 
@@ -40,7 +34,7 @@ def test_the_final_states_are_those_of_the_specification() -> None:
 
 
 def test_every_state_can_be_reached_and_every_job_can_end() -> None:
-    reached = {State.PENDING, State.INITIALIZING}  # what RunJob may create
+    reached = {State.SCHEDULED, State.PENDING, State.INITIALIZING}  # what RunJob may create
     while more := {target for state in reached for target in TRANSITIONS[state]} - reached:
         reached |= more
     assert reached == set(State)
@@ -52,8 +46,9 @@ def test_only_a_running_job_completes() -> None:
     assert sources(State.COMPLETED) == (State.RUNNING,)
 
 
-def test_no_state_comes_before_pending() -> None:
-    assert sources(State.PENDING) == ()
+def test_only_its_time_comes_before_a_jobs_place_in_the_queue() -> None:
+    assert sources(State.SCHEDULED) == ()
+    assert sources(State.PENDING) == (State.SCHEDULED,)
 
 
 @given(st.sampled_from(State), st.sampled_from(State))

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from joblet import retention
 from joblet.errors import JobNotEnded, JobNotFound, JobOfWorkflow, WorkflowNotEnded, WorkflowNotFound
 from joblet.executor.base import Exit, Lost
-from joblet.job import Job, Limits, Order, Part, State
+from joblet.job import Job, Limits, Part, State
 from joblet.job import Uploads as JobUploads
 from joblet.logs import LogHub
+from joblet.order import Order
 from joblet.retention import Ended, Janitor, Retention, due
 from joblet.store import Events, Store, Workflows
 from joblet.uploads import File, Uploads

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joblet.client import JobInfo, JobList, Receipt, StopResult
+from joblet.client import JobInfo, JobList, Receipt, Schedule, StopResult, Terminal
 from joblet.command_line import one_line
 from rnx import render
 
@@ -206,6 +206,16 @@ def test_json_has_the_fields_of_the_specification() -> None:
         workdir="w",
         workflow_id="7",
         outputs={"acc": "0.9"},
+        labels={"team": "ml"},
+        schedule=Schedule("0 3 * * *", "Europe/Berlin", "skip", 500, "last"),
+        scheduled_time="2024-01-16T02:00:00Z",
+        retries=2,
+        retry_delay_ms=1000,
+        attempt=2,
+        retry_of="5",
+        stdin=True,
+        terminal=Terminal(24, 80, "xterm"),
+        paused_by="admin",
     )
     expected = {
         "id": "1",
@@ -231,9 +241,29 @@ def test_json_has_the_fields_of_the_specification() -> None:
         "secret_environment": {"S": "***"},
         "workdir": "w",
         "workflowId": "7",
+        "labels": {"team": "ml"},
+        "schedule": {
+            "when": "0 3 * * *",
+            "timezone": "Europe/Berlin",
+            "overlap": "skip",
+            "jitterMs": 500,
+            "catchUp": "last",
+        },
+        "scheduledTime": "2024-01-16T02:00:00Z",
+        "scheduleId": "",
+        "retries": 2,
+        "retryDelayMs": 1000,
+        "attempt": 2,
+        "retryOf": "5",
+        "retriedBy": "",
+        "stdin": True,
+        "terminal": {"rows": 24, "columns": 80, "term": "xterm"},
+        "separateStreams": False,
+        "pausedBy": "admin",
+        "hasUploads": False,
     }
     assert json.loads(render.status_json(full)) == expected | {"receipt": None, "outputs": {"acc": "0.9"}}
-    assert json.loads(render.list_json([full])) == [expected | {"scheduledTime": "", "runtime": ""}]
+    assert json.loads(render.list_json([full])) == [expected | {"runtime": ""}]
 
 
 texts = st.text(st.characters(codec="utf-8"))

@@ -25,7 +25,8 @@ from joblet.errors import (
     StoreFailed,
 )
 from joblet.executor.base import Exit, LaunchFailed, Lost
-from joblet.job import Job, Limits, Order, Receipt, State
+from joblet.job import Job, Limits, Receipt, State
+from joblet.order import Order
 from joblet.runner import parse_id
 from joblet.store.secrets import KEY_FILE
 

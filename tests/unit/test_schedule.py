@@ -22,7 +22,7 @@ from reference import (
     truth,
 )
 
-from joblet.job import Order
+from joblet.order import Order
 from joblet.workflow.condition import Any, End, Ended, Is, Not, Wanted
 from joblet.workflow.plan import Cancel, Decision, Plan, Schedule, Start, Step, WorkflowState
 

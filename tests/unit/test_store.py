@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from joblet.errors import StoreDamaged, StoreFailed, TransitionRefused
-from joblet.job import TRANSITIONS, Job, Limits, Order, State
+from joblet.job import TRANSITIONS, Job, Limits, State
+from joblet.order import Order
 from joblet.store import Store
 from joblet.store.schema import newest_schema
 

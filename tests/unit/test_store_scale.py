@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from history import write_ended_jobs
 
-from joblet.job import Limits, Order, State
+from joblet.job import Limits, State
+from joblet.order import Order
 from joblet.store import Store, Workflows
 from joblet.workflow.condition import End, Is, Wanted
 from joblet.workflow.plan import Plan, Step, WorkflowState

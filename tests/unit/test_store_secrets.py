@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joblet.errors import StoreFailed
-from joblet.job import MASK, Limits, Order, Part, State
+from joblet.job import MASK, Limits, Part, State
+from joblet.order import Order
 from joblet.store import Store, Workflows
 from joblet.store.backup import backup
 from joblet.store.secrets import KEY_FILE, Sealer, load_key

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from joblet.errors import StoreFailed, TransitionRefused, WorkflowNotFound
-from joblet.job import MASK, Limits, Order, Part, State, Uploads
+from joblet.job import MASK, Limits, Part, State, Uploads
+from joblet.order import Order
 from joblet.store import Events, Store, Workflows
 from joblet.workflow.condition import All, Any, End, Is, Not, Wanted
 from joblet.workflow.plan import Plan, Retry, Step, WorkflowState

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joblet.job import Order
+from joblet.order import Order
 from joblet.workflow.template import (
     MissingOutput,
     Named,

@@ -38,7 +38,7 @@ from joblet.client.errors import (
     Unavailable,
     Unimplemented,
 )
-from joblet.client.jobs import JobInfo, JobList, Receipt, StopResult
+from joblet.client.jobs import JobInfo, JobList, Receipt, Schedule, StopResult, Terminal
 from joblet.client.workflow_file import WorkflowFile
 from joblet.client.workflows import Event, WorkflowInfo, WorkflowJob, WorkflowList, WorkflowStatus
 
@@ -67,8 +67,10 @@ __all__ = [
     "PermissionDenied",
     "Receipt",
     "ResourceExhausted",
+    "Schedule",
     "SettingsError",
     "StopResult",
+    "Terminal",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",

@@ -16,7 +16,16 @@ from joblet.client._patience import Patience
 from joblet.client._waiting import statuses, wait_for, wait_for_any
 from joblet.client._workflow_calls import WorkflowCalls
 from joblet.client.errors import InvalidArgument, JobletError
-from joblet.client.jobs import JobInfo, JobList, StopResult, info_of
+from joblet.client.jobs import (
+    JobInfo,
+    JobList,
+    Schedule,
+    StopResult,
+    Terminal,
+    info_of,
+    schedule_message,
+    terminal_message,
+)
 from joblet.proto import joblet as pb
 
 _INT32 = range(-(2**31), 2**31)
@@ -50,6 +59,13 @@ class Client(WorkflowCalls, LogCalls):
         secret_environment: Mapping[str, str] | None = None,
         workdir: str = "",
         uploads: Iterable[str | Path] = (),
+        labels: Mapping[str, str] | None = None,
+        schedule: str | Schedule = "",
+        retries: int = 0,
+        retry_delay: float = 0,
+        stdin: bool = False,
+        terminal: Terminal | None = None,
+        separate_streams: bool = False,
     ) -> Job:
         """Create a job and return it as soon as the server has it safe, or with `wait_for_start` has exec'd it.
 
@@ -65,6 +81,11 @@ class Client(WorkflowCalls, LogCalls):
         of `secret_environment`, whose values no answer shows. It starts in `workdir`: below the work directory, or an
         absolute path. `uploads` are files and directories of this machine: in the work directory a file lies by its
         name, a directory as what is in it. Raises InvalidArgument when one cannot be read.
+
+        `labels` are for finding it. With a `schedule` it runs later, or again and again. When it fails, it is run again
+        `retries` times, as a new job each time, the first after `retry_delay` seconds (0: 1), then after twice as long
+        each time. With `stdin` or a `terminal` it takes input. With `separate_streams` its log tells stdout and stderr
+        apart, and their order is only nearly kept.
         """
         key = key or (secrets.token_hex(16) if retry else "")
         for field, limit in (
@@ -75,13 +96,18 @@ class Client(WorkflowCalls, LogCalls):
             ("maxOpenFiles", max_open_files),
             ("maxDisk", max_disk),
             ("priority", priority),
+            ("retries", retries),
         ):
             if limit not in _INT32:
                 raise InvalidArgument(f"invalid {field}: {limit} is not a 32-bit number")
+        labels = dict(labels or {})
+        schedule = Schedule(schedule) if isinstance(schedule, str) else schedule
         environment, secret_environment = dict(environment or {}), dict(secret_environment or {})
         check_text("command", command, *args, cpu_cores, key)
         check_text("name", name)
         check_text("workdir", workdir)
+        check_text("labels", *labels, *labels.values())
+        check_text("schedule", schedule.when, schedule.timezone, schedule.overlap, schedule.catch_up)
         check_text("environment", *environment, *environment.values())
         check_text("secret_environment", *secret_environment, *secret_environment.values(), secret=True)
         request = pb.RunJobReq(
@@ -103,6 +129,13 @@ class Client(WorkflowCalls, LogCalls):
             secret_environment=secret_environment,
             workdir=workdir,
             uploads=await asyncio.to_thread(read_uploads, uploads),
+            labels=labels,
+            schedule=schedule_message(schedule) if schedule.when else None,
+            retries=retries,
+            retry_delay_ms=_milliseconds(retry_delay, "retry_delay"),
+            stdin=stdin,
+            terminal=None if terminal is None else terminal_message(terminal),
+            separate_streams=separate_streams,
         )
         timeout = None if wait_for_start else self.config.timeout
         patience = Patience(self.config.patience if key else 0)
@@ -191,10 +224,10 @@ class Client(WorkflowCalls, LogCalls):
         return b"".join([chunk async for chunk in self.logs(job_id, follow=False, tail_bytes=size)])
 
 
-def _milliseconds(seconds: float) -> int:
+def _milliseconds(seconds: float, field: str = "timeout") -> int:
     milliseconds = round(seconds * 1000)
     if milliseconds not in _INT64:
-        raise InvalidArgument(f"invalid timeout: {seconds} s is beyond all bounds")
+        raise InvalidArgument(f"invalid {field}: {seconds} s is beyond all bounds")
     return milliseconds
 
 

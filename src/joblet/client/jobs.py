@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 
+from joblet.client._calls import check_text
+from joblet.client.errors import InvalidArgument
 from joblet.proto import joblet as pb
 
+MAX_TERMINAL = 65535
+"""rows, and columns (winsize of ioctl_tty(2))"""
 ENDED = frozenset({"COMPLETED", "FAILED", "STOPPED"})
 
 
@@ -30,6 +34,31 @@ class Receipt:
     """processes and threads at once, the job's init included"""
     oom_kills: int | None
     """processes killed for want of memory"""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When a job is to run."""
+
+    when: str
+    """a time (RFC 3339), a duration from now (`1h30m`) or a cron expression"""
+    timezone: str = ""
+    """of a cron expression, such as `Europe/Berlin`; empty is UTC"""
+    overlap: str = ""
+    """when the last job has not ended: `skip` (as empty), `queue`, `allow` or `replace`"""
+    jitter_ms: int = 0
+    """each start is up to so many milliseconds late, at random"""
+    catch_up: str = ""
+    """times that passed while the server was away: `last` (as empty), `none` or `all`"""
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """The size of a terminal in characters, and its kind for $TERM."""
+
+    rows: int
+    columns: int
+    term: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,6 +109,28 @@ class JobInfo:
     """the workflow that it is of; empty for individual jobs"""
     outputs: dict[str, str] = field(default_factory=dict)
     """what it has written to $JOBLET_OUTPUT, in the answer to `status` once it has ended"""
+    labels: dict[str, str] = field(default_factory=dict)
+    schedule: Schedule | None = None
+    schedule_id: str = ""
+    """the job whose recurring schedule has made this one"""
+    retries: int = 0
+    """how often it is run again when it fails, as a new job each time"""
+    retry_delay_ms: int = 0
+    attempt: int = 0
+    """which one of these this is, from 1; 0 without retries"""
+    retry_of: str = ""
+    """the first of these, if this is another"""
+    retried_by: str = ""
+    """the next of these, once it is made"""
+    stdin: bool = False
+    """it takes input"""
+    terminal: Terminal | None = None
+    separate_streams: bool = False
+    """its log tells stdout and stderr apart"""
+    paused_by: str = ""
+    """who has paused it; empty while it runs"""
+    has_uploads: bool = False
+    """files were sent along"""
 
     @property
     def ended(self) -> bool:
@@ -131,14 +182,60 @@ def info_of(message: pb.RunJobRes | pb.GetJobStatusRes | pb.Job) -> JobInfo:
         secret_environment=dict(message.secret_environment),
         workdir=message.workdir,
         workflow_id=message.workflow_id,
+        labels=dict(message.labels),
+        schedule=_schedule_of(message.schedule),
+        schedule_id=message.schedule_id,
+        scheduled_time=message.scheduled_time,
+        retries=message.retries,
+        retry_delay_ms=message.retry_delay_ms,
+        attempt=message.attempt,
+        retry_of=message.retry_of,
+        retried_by=message.retried_by,
+        stdin=message.stdin,
+        terminal=_terminal_of(message.terminal),
+        separate_streams=message.separate_streams,
+        paused_by=message.paused_by,
+        has_uploads=message.has_uploads,
     )
     if isinstance(message, pb.GetJobStatusRes):
         receipt = None if message.receipt is None else _receipt_of(message.receipt)
         return replace(info, receipt=receipt, outputs=dict(message.outputs))
     if isinstance(message, pb.Job):
-        return replace(info, scheduled_time=message.scheduled_time, runtime=message.runtime)
+        return replace(info, runtime=message.runtime)
     return info
+
+
+def _schedule_of(message: pb.Schedule | None) -> Schedule | None:
+    if message is None:
+        return None
+    return Schedule(message.when, message.timezone, message.overlap, message.jitter_ms, message.catch_up)
+
+
+def _terminal_of(message: pb.Terminal | None) -> Terminal | None:
+    return None if message is None else Terminal(message.rows, message.columns, message.term)
 
 
 def _receipt_of(message: pb.Receipt) -> Receipt:
     return Receipt(**{field.name: getattr(message, field.name) for field in fields(Receipt)})
+
+
+def schedule_message(schedule: Schedule) -> pb.Schedule:
+    """As a request has it. Raises InvalidArgument for numbers beyond its fields."""
+    if not 0 <= schedule.jitter_ms < 2**63:
+        raise InvalidArgument(f"invalid jitter: {schedule.jitter_ms} ms (allowed 0 and above)")
+    return pb.Schedule(
+        when=schedule.when,
+        timezone=schedule.timezone,
+        overlap=schedule.overlap,
+        jitter_ms=schedule.jitter_ms,
+        catch_up=schedule.catch_up,
+    )
+
+
+def terminal_message(terminal: Terminal) -> pb.Terminal:
+    """As a request has it. Raises InvalidArgument for a size that no terminal has."""
+    for name, count in (("rows", terminal.rows), ("columns", terminal.columns)):
+        if not 1 <= count <= MAX_TERMINAL:
+            raise InvalidArgument(f"invalid terminal: {count} {name} (allowed 1 to {MAX_TERMINAL})")
+    check_text("terminal", terminal.term)
+    return pb.Terminal(rows=terminal.rows, columns=terminal.columns, term=terminal.term)

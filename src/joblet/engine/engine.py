@@ -24,8 +24,9 @@ from joblet.errors import (
     WorkflowNotFound,
     WorkflowNotRunning,
 )
-from joblet.job import MAX_KEY, Job
+from joblet.job import Job
 from joblet.log import fields
+from joblet.order import MAX_KEY
 from joblet.runner import Runner, first_of, parse_workflow_id
 from joblet.store import Workflows
 from joblet.uploads import File, Uploads

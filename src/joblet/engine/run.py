@@ -23,9 +23,10 @@ from joblet.errors import (
     StoreFailed,
     TransitionRefused,
 )
-from joblet.job import TIMEOUT, Job, Order
+from joblet.job import TIMEOUT, Job
 from joblet.life import Live
 from joblet.log import fields
+from joblet.order import Order
 from joblet.runner import Runner
 from joblet.store import Workflows
 from joblet.workflow.attempt import OutputsTooLarge, order_of

@@ -11,7 +11,7 @@ from joblet.errors import PermissionDenied, Unauthenticated
 
 _READ = frozenset(
     {
-        *("get_job", "list_jobs", "get_job_logs"),
+        *("get_job", "list_jobs", "get_job_logs", "watch_usage"),
         *("get_workflow", "list_workflows", "watch_events"),
         *("health", "reflection"),
     }
@@ -19,6 +19,7 @@ _READ = frozenset(
 _WRITE = frozenset(
     {
         *("run_job", "stop_job", "set_job_timeout", "delete_job", "delete_all_jobs"),
+        *("pause_job", "resume_job", "send_job_input", "exec_in_job", "upload_files", "read_files"),
         *("run_workflow", "stop_workflow", "retry_workflow", "delete_workflow"),
     }
 )
@@ -31,6 +32,8 @@ OPERATIONS: Mapping[str, str] = {
     "/joblet.JobletService/GetJobStatus": "get_job",
     "/joblet.JobletService/StopJob": "stop_job",
     "/joblet.JobletService/SetJobTimeout": "set_job_timeout",
+    "/joblet.JobletService/PauseJob": "pause_job",
+    "/joblet.JobletService/ResumeJob": "resume_job",
     "/joblet.JobletService/ListJobs": "list_jobs",
     "/joblet.JobletService/GetJobLogs": "get_job_logs",
     "/joblet.JobService/RunWorkflow": "run_workflow",
@@ -43,6 +46,12 @@ OPERATIONS: Mapping[str, str] = {
     "/joblet.JobService/WatchEvents": "watch_events",
     "/joblet.JobService/DeleteJob": "delete_job",
     "/joblet.JobService/DeleteAllJobs": "delete_all_jobs",
+    "/joblet.SessionService/SendJobInput": "send_job_input",
+    "/joblet.SessionService/ExecInJob": "exec_in_job",
+    "/joblet.FileService/UploadFiles": "upload_files",
+    "/joblet.FileService/GetUpload": "upload_files",
+    "/joblet.FileService/ReadFiles": "read_files",
+    "/joblet.MonitoringService/StreamJobUsage": "watch_usage",
     "/grpc.health.v1.Health/Check": "health",
     "/grpc.health.v1.Health/Watch": "health",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": "reflection",

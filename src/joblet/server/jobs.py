@@ -13,17 +13,19 @@ from grpclib.server import Stream
 from joblet.clock import rfc3339
 from joblet.errors import InvalidArgument, JobletError, LogMissing
 from joblet.executor.base import Executor
-from joblet.job import MASK, Job, Limits, Order, Receipt, State
+from joblet.job import Job, State
 from joblet.job import Uploads as Uploaded
 from joblet.life import Live
 from joblet.logs import LogHub
 from joblet.logs.file import FARTHEST
 from joblet.logs.hub import Chunk
+from joblet.order import Order
 from joblet.proto import joblet as pb
 from joblet.runner import Runner, parse_id
 from joblet.server.auth import Caller, caller
 from joblet.server.descriptors import Descriptors
 from joblet.server.log_stream import Teller, pattern_of, shared, view_of
+from joblet.server.orders import fields_of, order_of, receipt_of
 from joblet.server.page import JobEncoder, Page, close_at_once
 from joblet.server.workflows import files_of
 from joblet.uploads import File, Uploads
@@ -52,28 +54,7 @@ class JobletService(pb.JobletServiceBase):
         await close_at_once(handler, stream, request)
 
     async def run_job(self, message: pb.RunJobReq) -> pb.RunJobRes:
-        limits = Limits(
-            message.max_cpu,
-            message.max_memory,
-            message.max_iobps,
-            message.max_processes,
-            message.max_open_files,
-            message.max_disk,
-            message.cpu_cores,
-        )
-        order = Order(
-            command=message.command,
-            args=tuple(message.args),
-            limits=limits,
-            timeout_ms=message.timeout_ms,
-            priority=message.priority,
-            key=message.key,
-            name=message.name,
-            environment=dict(message.environment),
-            secret_environment=dict(message.secret_environment),
-            workdir=message.workdir,
-        )
-        live = await self._submit(order, files_of(message.uploads), caller.get())
+        live = await self._submit(order_of(message), files_of(message.uploads), caller.get())
         if message.wait_for_start:
             await live.launched.wait()
         return pb.RunJobRes(**self._fields(live.job))
@@ -153,35 +134,10 @@ class JobletService(pb.JobletServiceBase):
         return self._hub.follow(job_id, path, start, live.ended)
 
     def _status(self, job: Job) -> pb.GetJobStatusRes:
-        return pb.GetJobStatusRes(**self._fields(job), receipt=_receipt(job.receipt), outputs=dict(job.outputs))
+        return pb.GetJobStatusRes(**self._fields(job), receipt=receipt_of(job.receipt), outputs=dict(job.outputs))
 
     def _fields(self, job: Job) -> dict[str, Any]:
-        """What RunJobRes, GetJobStatusRes and Job have in common."""
-        return {
-            "id": str(job.id),
-            "command": job.command,
-            "args": list(job.args),
-            "max_cpu": job.limits.max_cpu,
-            "max_memory": job.limits.max_memory,
-            "max_iobps": job.limits.max_iobps,
-            "max_processes": job.limits.max_processes,
-            "max_open_files": job.limits.max_open_files,
-            "max_disk": job.limits.max_disk,
-            "cpu_cores": job.limits.cpu_cores,
-            "timeout_ms": job.timeout_ms,
-            "priority": job.priority,
-            "key": job.key,
-            "name": job.name,
-            "environment": dict(job.environment),
-            "secret_environment": dict.fromkeys(job.secret_environment, MASK),
-            "workdir": job.workdir,
-            "workflow_id": str(job.part.workflow_id) if job.part else "",
-            "status": job.state,
-            "start_time": rfc3339(job.started_at),
-            "end_time": rfc3339(job.ended_at),
-            "exit_code": job.exit_code,
-            "reason": self._reason(job),
-        }
+        return fields_of(job, self._reason(job))
 
     def _reason(self, job: Job) -> str:
         if job.state is State.PENDING:
@@ -191,18 +147,3 @@ class JobletService(pb.JobletServiceBase):
 
 def _is_missing(path: Path) -> bool:
     return not path.exists()
-
-
-def _receipt(receipt: Receipt | None) -> pb.Receipt | None:
-    if receipt is None:
-        return None
-    return pb.Receipt(
-        wall_usec=receipt.wall_usec,
-        cpu_usec=receipt.cpu_usec,
-        throttled_usec=receipt.throttled_usec,
-        memory_peak_bytes=receipt.memory_peak,
-        io_read_bytes=receipt.io_read,
-        io_write_bytes=receipt.io_write,
-        processes_peak=receipt.processes_peak,
-        oom_kills=receipt.oom_kills,
-    )

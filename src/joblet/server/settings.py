@@ -8,7 +8,7 @@ from pathlib import Path
 from joblet import config, job
 from joblet.config import Config, ConfigError
 from joblet.executor.local import Settings, View, ceiling
-from joblet.job import Policy
+from joblet.order import Policy
 from joblet.retention import Retention
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from joblet.errors import StoreFailed, TransitionRefused
-from joblet.job import Job, Order, Part, Receipt, State, sources
+from joblet.job import Job, Part, Receipt, State, sources
+from joblet.order import Order
 from joblet.store.database import Database
 from joblet.store.rows import ALL_COLUMNS, COLUMNS, columns_of, job_of, object_text, shown_job
 from joblet.store.secrets import KEY_FILE, Sealer, load_key
@@ -147,7 +148,7 @@ class Store:
 
     async def unfinished(self) -> list[Job]:
         """The jobs not in a final state, by id."""
-        return await self._jobs("WHERE state IN ('PENDING', 'INITIALIZING', 'RUNNING') ORDER BY id")
+        return await self._jobs("WHERE state IN ('SCHEDULED', 'PENDING', 'INITIALIZING', 'RUNNING') ORDER BY id")
 
     async def deleted(self) -> list[int]:
         """Ids of the jobs of which something is left to be removed."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from joblet.job import MASK, Job, Limits, Order, Part, Receipt, State, Uploads
+from joblet.job import MASK, Job, Limits, Part, Receipt, Schedule, State, Terminal, Uploads
+from joblet.order import Order
 from joblet.store.secrets import Sealer, Secrets
 
 COLUMNS = (
     "id, command, args, max_cpu, max_memory, max_iobps, state, owner, "
     "created_at, started_at, exec_at, ended_at, exit_code, reason, stop_reason, "
     "max_processes, max_open_files, max_disk, cpu_cores, receipt, timeout_ms, priority, client_key, epoch, "
-    "name, environment, secret_names, workdir, uploads, workflow_id, position, attempt, outputs"
+    "name, environment, secret_names, workdir, uploads, workflow_id, position, attempt, outputs, "
+    "labels, schedule, scheduled_at, schedule_id, retries, retry_delay_ms, tries, retry_of, retried_by, "
+    "takes_input, terminal, separate_streams, paused_by"
 )
 """what `shown_job` reads"""
 
@@ -54,6 +58,13 @@ def columns_of(order: Order, owner: str, state: State, now: int, epoch: str) -> 
         "workflow_id": part.workflow_id if part else None,
         "position": part.position if part else None,
         "attempt": part.attempt if part else None,
+        "labels": object_text(order.labels),
+        "schedule": json.dumps(dataclasses.asdict(order.schedule)) if order.schedule else None,
+        "retries": order.retries,
+        "retry_delay_ms": order.retry_delay_ms,
+        "takes_input": order.stdin,
+        "terminal": json.dumps(dataclasses.astuple(order.terminal)) if order.terminal else None,
+        "separate_streams": order.separate_streams,
     }
 
 
@@ -69,7 +80,9 @@ def shown_job(row: tuple[Any, ...]) -> Job:
     (job_id, command, args, max_cpu, max_memory, max_iobps, state, owner,
      created_at, started_at, exec_at, ended_at, exit_code, reason, stop_reason,
      max_processes, max_open_files, max_disk, cpu_cores, receipt, timeout_ms, priority, key, epoch,
-     name, environment, secret_names, workdir, uploads, workflow_id, position, attempt, outputs) = row  # fmt: skip
+     name, environment, secret_names, workdir, uploads, workflow_id, position, attempt, outputs,
+     labels, schedule, scheduled_at, schedule_id, retries, retry_delay_ms, tries, retry_of, retried_by,
+     stdin, terminal, separate_streams, paused_by) = row  # fmt: skip
     return Job(
         id=job_id,
         command=command,
@@ -96,6 +109,19 @@ def shown_job(row: tuple[Any, ...]) -> Job:
         uploads=uploads_of(uploads),
         part=None if workflow_id is None else Part(workflow_id, position, attempt),
         outputs=object_of(outputs),
+        labels=object_of(labels),
+        schedule=Schedule(**json.loads(schedule)) if schedule else None,
+        scheduled_at=scheduled_at,
+        schedule_id=schedule_id,
+        retries=retries,
+        retry_delay_ms=retry_delay_ms,
+        attempt=tries,
+        retry_of=retry_of,
+        retried_by=retried_by,
+        stdin=bool(stdin),
+        terminal=Terminal(*json.loads(terminal)) if terminal else None,
+        separate_streams=bool(separate_streams),
+        paused_by=paused_by,
     )
 
 

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from joblet.job import Job, Limits, Order
+from joblet.job import Job, Limits
+from joblet.order import Order
 from joblet.store.rows import object_of, object_text, uploads_of, uploads_text
 from joblet.store.secrets import Sealer, Secrets
 from joblet.workflow.condition import End

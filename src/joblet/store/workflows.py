@@ -242,7 +242,7 @@ class Workflows:
         """The folders in the store of uploads that a workflow, or a job that has not ended, still has."""
         rows = await self._database.query(
             "SELECT uploads FROM workflows WHERE uploads != '' UNION SELECT json_extract(uploads, '$[0]') FROM jobs "
-            "WHERE state IN ('PENDING', 'INITIALIZING', 'RUNNING') AND uploads IS NOT NULL"
+            "WHERE state IN ('SCHEDULED', 'PENDING', 'INITIALIZING', 'RUNNING') AND uploads IS NOT NULL"
         )
         return {folder for (folder,) in rows}
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from joblet.job import Order, Part, Uploads
+from joblet.job import Part, Uploads
+from joblet.order import Order
 from joblet.workflow import template
 from joblet.workflow.plan import Step
 from joblet.workflow.record import Workflow

@@ -9,7 +9,8 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
-from joblet.job import MASK, MAX_NAME, Limits, Order
+from joblet.job import MASK, Limits
+from joblet.order import MAX_NAME, Order
 from joblet.workflow import check, matrix, parameters, requirements
 from joblet.workflow.condition import NOTHING, Condition, names
 from joblet.workflow.faults import Enough, Faults, Path, nearest, show

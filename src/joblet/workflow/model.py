@@ -17,7 +17,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from joblet.clock import format_duration, parse_duration
 from joblet.errors import InvalidArgument
-from joblet.job import (
+from joblet.order import (
     MAX_ARG_BYTES,
     MAX_INT32,
     MAX_NAME,

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
-from joblet.job import Order
 from joblet.meaning import Meaning
+from joblet.order import Order
 from joblet.workflow.condition import NOTHING, All, Condition, End, Ended, Is, evaluate, names, why_not
 
 _REASON_MOST = 200

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from joblet.job import MAX_ARG_BYTES
+from joblet.order import MAX_ARG_BYTES
 from joblet.workflow.faults import Enough, Faults, Path, nearest, show
 from joblet.workflow.source import Listing, Node, Scalar
 from joblet.workflow.template import Named, Output, TemplateError, encode, split

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from joblet.job import Order
+from joblet.order import Order
 from joblet.workflow.faults import show
 
 _OPENING = re.compile(r"(?<!\$)(\$+)\{\{")

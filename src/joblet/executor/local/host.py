@@ -12,7 +12,8 @@ from joblet.errors import HostUnable
 from joblet.executor.local import cgroup_v1, cgroup_v2
 from joblet.executor.local.cgroup import Cgroups
 from joblet.executor.local.spec import View
-from joblet.job import MAX_INT32, Limits
+from joblet.job import Limits
+from joblet.order import MAX_INT32
 
 _SYSTEM = (
     "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc",

@@ -13,39 +13,62 @@ __all__ = (
     "DeleteWorkflowResponse",
     "EmptyRequest",
     "Event",
+    "ExecInput",
+    "ExecOutput",
+    "FilePiece",
+    "FileServiceBase",
+    "FileServiceStub",
     "FileUpload",
     "GetJobLogsReq",
     "GetJobStatusReq",
     "GetJobStatusRes",
+    "GetUploadReq",
     "GetWorkflowJobsRequest",
     "GetWorkflowJobsResponse",
     "GetWorkflowStatusRequest",
     "GetWorkflowStatusResponse",
     "Job",
+    "JobInput",
+    "JobInputRes",
     "JobServiceBase",
     "JobServiceStub",
+    "JobUsage",
     "JobletServiceBase",
     "JobletServiceStub",
     "Jobs",
     "ListWorkflowsRequest",
     "ListWorkflowsResponse",
+    "MonitoringServiceBase",
+    "MonitoringServiceStub",
+    "PauseJobReq",
+    "ReadFilesReq",
     "Receipt",
+    "ResumeJobReq",
     "RetryWorkflowRequest",
     "RunJobReq",
     "RunJobRes",
     "RunWorkflowRequest",
     "RunWorkflowResponse",
+    "Schedule",
+    "SessionServiceBase",
+    "SessionServiceStub",
     "SetJobTimeoutReq",
     "StopJobReq",
     "StopJobRes",
     "StopWorkflowRequest",
+    "Stream",
+    "StreamJobUsageReq",
+    "Terminal",
     "Timestamp",
+    "UploadPiece",
+    "UploadState",
+    "UsageSample",
     "WatchEventsRequest",
     "WorkflowInfo",
     "WorkflowJob",
 )
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -62,6 +85,25 @@ if TYPE_CHECKING:
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
+
+
+class Stream(betterproto2.Enum):
+    MERGED = 0
+    """
+    As they came, and chunks do not tell
+    """
+
+    STDOUT = 1
+    """
+    Only this
+    """
+
+    STDERR = 2
+    """
+    Only this
+    """
+
+    BOTH = 3
 
 
 @dataclass(eq=False, repr=False)
@@ -92,7 +134,14 @@ class DataChunk(betterproto2.Message):
 
     end: "int | None" = betterproto2.field(11, betterproto2.TYPE_UINT64, optional=True)
     """
-    with grep: offset to go on from. The payload is lines from there and before, some left out
+    with grep or one stream: offset to go on from. Of the log before it something is left out
+    """
+
+    stream: "Stream" = betterproto2.field(
+        12, betterproto2.TYPE_ENUM, default_factory=lambda: Stream(0)
+    )
+    """
+    which one the payload is of, where `stream` asks for it
     """
 
 
@@ -230,6 +279,129 @@ default_message_pool.register_message("joblet", "Event", Event)
 
 
 @dataclass(eq=False, repr=False)
+class ExecInput(betterproto2.Message):
+    """
+    The first message says what is to run, those after it are its input.
+    """
+
+    id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    In the first message, as all up to `terminal`: the job
+    """
+
+    command: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    args: "list[str]" = betterproto2.field(3, betterproto2.TYPE_STRING, repeated=True)
+
+    environment: "dict[str, str]" = betterproto2.field(
+        4,
+        betterproto2.TYPE_MAP,
+        map_meta=betterproto2.map_meta(
+            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
+        ),
+    )
+
+    workdir: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    As RunJobReq.workdir
+    """
+
+    stdin: "bool" = betterproto2.field(6, betterproto2.TYPE_BOOL)
+    """
+    It takes input
+    """
+
+    terminal: "Terminal | None" = betterproto2.field(
+        7, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    Its input and output are a terminal
+    """
+
+    content: "bytes" = betterproto2.field(8, betterproto2.TYPE_BYTES)
+
+    end: "bool" = betterproto2.field(9, betterproto2.TYPE_BOOL)
+
+    size: "Terminal | None" = betterproto2.field(
+        10, betterproto2.TYPE_MESSAGE, optional=True
+    )
+
+
+default_message_pool.register_message("joblet", "ExecInput", ExecInput)
+
+
+@dataclass(eq=False, repr=False)
+class ExecOutput(betterproto2.Message):
+    payload: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+
+    stream: "Stream" = betterproto2.field(
+        2, betterproto2.TYPE_ENUM, default_factory=lambda: Stream(0)
+    )
+    """
+    STDOUT or STDERR; with a terminal always the first
+    """
+
+    exit_code: "int | None" = betterproto2.field(
+        3, betterproto2.TYPE_INT32, optional=True
+    )
+    """
+    In the last message; 128 and the signal's number when it was killed
+    """
+
+    reason: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    In the last message: why it has ended so
+    """
+
+
+default_message_pool.register_message("joblet", "ExecOutput", ExecOutput)
+
+
+@dataclass(eq=False, repr=False)
+class FilePiece(betterproto2.Message):
+    """
+    Entries come one after the other: directories before what is in them, files in one or more pieces.
+    """
+
+    path: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    Relative to what was asked for, in the first piece of each; empty for itself
+    """
+
+    mode: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
+    """
+    Permission bits
+    """
+
+    is_directory: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
+
+    target: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    Of a symbolic link
+    """
+
+    modified: "int" = betterproto2.field(5, betterproto2.TYPE_INT64)
+    """
+    Nanoseconds since the epoch
+    """
+
+    size: "int" = betterproto2.field(6, betterproto2.TYPE_UINT64)
+    """
+    Bytes, as it was when it was opened
+    """
+
+    content: "bytes" = betterproto2.field(7, betterproto2.TYPE_BYTES)
+
+    skipped: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
+    """
+    Why it was left out: neither a file, a directory nor a link, or it cannot be read
+    """
+
+
+default_message_pool.register_message("joblet", "FilePiece", FilePiece)
+
+
+@dataclass(eq=False, repr=False)
 class FileUpload(betterproto2.Message):
     path: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
@@ -300,6 +472,14 @@ class GetJobLogsReq(betterproto2.Message):
     Only the lines of that part which match this regular expression somewhere: of bytes, in Python's syntax without what
     takes longer than the text is long (no \\b, look-around or back references). Lines are given when they have ended;
     those of more than 65,536 bytes are matched in pieces.
+    """
+
+    stream: "Stream" = betterproto2.field(
+        16, betterproto2.TYPE_ENUM, default_factory=lambda: Stream(0)
+    )
+    """
+    Of a job with separateStreams. Both: each chunk is of one of the two, and tells which. Offsets are those of the log in
+    any case.
     """
 
 
@@ -431,8 +611,96 @@ class GetJobStatusRes(betterproto2.Message):
     extension: what it has written to $JOBLET_OUTPUT, once it has ended
     """
 
+    labels: "dict[str, str]" = betterproto2.field(
+        26,
+        betterproto2.TYPE_MAP,
+        map_meta=betterproto2.map_meta(
+            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
+        ),
+    )
+    """
+    extension
+    """
+
+    schedule: "Schedule | None" = betterproto2.field(
+        27, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    extension: when it is to run, as it was asked for
+    """
+
+    schedule_id: "str" = betterproto2.field(28, betterproto2.TYPE_STRING)
+    """
+    extension: the job whose recurring schedule has made this one
+    """
+
+    retries: "int" = betterproto2.field(29, betterproto2.TYPE_INT32)
+    """
+    extension: how often it is run again when it fails, as a new job each time
+    """
+
+    retry_delay_ms: "int" = betterproto2.field(30, betterproto2.TYPE_INT64)
+    """
+    extension: milliseconds before that, twice as many each time
+    """
+
+    attempt: "int" = betterproto2.field(31, betterproto2.TYPE_INT32)
+    """
+    extension: which one of these this is, from 1
+    """
+
+    retry_of: "str" = betterproto2.field(32, betterproto2.TYPE_STRING)
+    """
+    extension: the first of these, if this is another
+    """
+
+    retried_by: "str" = betterproto2.field(33, betterproto2.TYPE_STRING)
+    """
+    extension: the next of these, once it is made
+    """
+
+    stdin: "bool" = betterproto2.field(34, betterproto2.TYPE_BOOL)
+    """
+    extension: it takes input
+    """
+
+    terminal: "Terminal | None" = betterproto2.field(
+        35, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    extension: the one it was made with
+    """
+
+    separate_streams: "bool" = betterproto2.field(36, betterproto2.TYPE_BOOL)
+    """
+    extension: its log tells stdout and stderr apart
+    """
+
+    paused_by: "str" = betterproto2.field(37, betterproto2.TYPE_STRING)
+    """
+    extension: who has paused it; empty while it runs
+    """
+
+    has_uploads: "bool" = betterproto2.field(38, betterproto2.TYPE_BOOL)
+    """
+    extension: files were sent along
+    """
+
+    scheduled_time: "str" = betterproto2.field(39, betterproto2.TYPE_STRING)
+    """
+    extension: when it is to run, or to run next (RFC 3339 UTC)
+    """
+
 
 default_message_pool.register_message("joblet", "GetJobStatusRes", GetJobStatusRes)
+
+
+@dataclass(eq=False, repr=False)
+class GetUploadReq(betterproto2.Message):
+    key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("joblet", "GetUploadReq", GetUploadReq)
 
 
 @dataclass(eq=False, repr=False)
@@ -627,8 +895,123 @@ class Job(betterproto2.Message):
     extension: the workflow that it is of; empty for individual jobs
     """
 
+    labels: "dict[str, str]" = betterproto2.field(
+        26,
+        betterproto2.TYPE_MAP,
+        map_meta=betterproto2.map_meta(
+            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
+        ),
+    )
+    """
+    extension
+    """
+
+    schedule: "Schedule | None" = betterproto2.field(
+        27, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    extension: when it is to run, as it was asked for
+    """
+
+    schedule_id: "str" = betterproto2.field(28, betterproto2.TYPE_STRING)
+    """
+    extension: the job whose recurring schedule has made this one
+    """
+
+    retries: "int" = betterproto2.field(29, betterproto2.TYPE_INT32)
+    """
+    extension: how often it is run again when it fails, as a new job each time
+    """
+
+    retry_delay_ms: "int" = betterproto2.field(30, betterproto2.TYPE_INT64)
+    """
+    extension: milliseconds before that, twice as many each time
+    """
+
+    attempt: "int" = betterproto2.field(31, betterproto2.TYPE_INT32)
+    """
+    extension: which one of these this is, from 1
+    """
+
+    retry_of: "str" = betterproto2.field(32, betterproto2.TYPE_STRING)
+    """
+    extension: the first of these, if this is another
+    """
+
+    retried_by: "str" = betterproto2.field(33, betterproto2.TYPE_STRING)
+    """
+    extension: the next of these, once it is made
+    """
+
+    stdin: "bool" = betterproto2.field(34, betterproto2.TYPE_BOOL)
+    """
+    extension: it takes input
+    """
+
+    terminal: "Terminal | None" = betterproto2.field(
+        35, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    extension: the one it was made with
+    """
+
+    separate_streams: "bool" = betterproto2.field(36, betterproto2.TYPE_BOOL)
+    """
+    extension: its log tells stdout and stderr apart
+    """
+
+    paused_by: "str" = betterproto2.field(37, betterproto2.TYPE_STRING)
+    """
+    extension: who has paused it; empty while it runs
+    """
+
+    has_uploads: "bool" = betterproto2.field(38, betterproto2.TYPE_BOOL)
+    """
+    extension: files were sent along
+    """
+
 
 default_message_pool.register_message("joblet", "Job", Job)
+
+
+@dataclass(eq=False, repr=False)
+class JobInput(betterproto2.Message):
+    """
+    What a client sends to a job's standard input, in this order.
+    """
+
+    id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    In the first message: the job
+    """
+
+    content: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+
+    end: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
+    """
+    Nothing more comes: the job's next read meets the end of its input
+    """
+
+    size: "Terminal | None" = betterproto2.field(
+        4, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    The client's terminal has another size now; only rows and columns count
+    """
+
+
+default_message_pool.register_message("joblet", "JobInput", JobInput)
+
+
+@dataclass(eq=False, repr=False)
+class JobInputRes(betterproto2.Message):
+    bytes: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
+    """
+    Of this call's content that the job's input has taken
+    """
+
+
+default_message_pool.register_message("joblet", "JobInputRes", JobInputRes)
 
 
 @dataclass(eq=False, repr=False)
@@ -645,6 +1028,86 @@ class Jobs(betterproto2.Message):
 
 
 default_message_pool.register_message("joblet", "Jobs", Jobs)
+
+
+@dataclass(eq=False, repr=False)
+class JobUsage(betterproto2.Message):
+    """
+    A field is absent where this kernel does not count it.
+    """
+
+    id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    command: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+
+    args: "list[str]" = betterproto2.field(4, betterproto2.TYPE_STRING, repeated=True)
+
+    cpu_usec: "int | None" = betterproto2.field(
+        5, betterproto2.TYPE_INT64, optional=True
+    )
+    """
+    Microseconds of CPU time so far
+    """
+
+    memory_bytes: "int | None" = betterproto2.field(
+        6, betterproto2.TYPE_INT64, optional=True
+    )
+    """
+    Now, page cache included
+    """
+
+    memory_peak_bytes: "int | None" = betterproto2.field(
+        7, betterproto2.TYPE_INT64, optional=True
+    )
+
+    io_read_bytes: "int | None" = betterproto2.field(
+        8, betterproto2.TYPE_INT64, optional=True
+    )
+    """
+    So far, from disks
+    """
+
+    io_write_bytes: "int | None" = betterproto2.field(
+        9, betterproto2.TYPE_INT64, optional=True
+    )
+    """
+    So far, to disks
+    """
+
+    processes: "int | None" = betterproto2.field(
+        10, betterproto2.TYPE_INT64, optional=True
+    )
+    """
+    Processes and threads now
+    """
+
+    max_cpu: "int" = betterproto2.field(11, betterproto2.TYPE_INT32)
+
+    max_memory: "int" = betterproto2.field(12, betterproto2.TYPE_INT32)
+    """
+    MB
+    """
+
+    max_processes: "int" = betterproto2.field(13, betterproto2.TYPE_INT32)
+
+    start_time: "str" = betterproto2.field(14, betterproto2.TYPE_STRING)
+    """
+    RFC 3339 UTC
+    """
+
+    paused_by: "str" = betterproto2.field(15, betterproto2.TYPE_STRING)
+
+    throttled_usec: "int | None" = betterproto2.field(
+        16, betterproto2.TYPE_INT64, optional=True
+    )
+    """
+    Microseconds it was kept from running by its CPU limit, so far
+    """
+
+
+default_message_pool.register_message("joblet", "JobUsage", JobUsage)
 
 
 @dataclass(eq=False, repr=False)
@@ -688,6 +1151,35 @@ class ListWorkflowsResponse(betterproto2.Message):
 default_message_pool.register_message(
     "joblet", "ListWorkflowsResponse", ListWorkflowsResponse
 )
+
+
+@dataclass(eq=False, repr=False)
+class PauseJobReq(betterproto2.Message):
+    id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("joblet", "PauseJobReq", PauseJobReq)
+
+
+@dataclass(eq=False, repr=False)
+class ReadFilesReq(betterproto2.Message):
+    id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    A job: of its work directory, or
+    """
+
+    workflow_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    a workflow: of the directory that its jobs share
+    """
+
+    path: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    Relative; empty is all of it
+    """
+
+
+default_message_pool.register_message("joblet", "ReadFilesReq", ReadFilesReq)
 
 
 @dataclass(eq=False, repr=False)
@@ -754,6 +1246,14 @@ class Receipt(betterproto2.Message):
 
 
 default_message_pool.register_message("joblet", "Receipt", Receipt)
+
+
+@dataclass(eq=False, repr=False)
+class ResumeJobReq(betterproto2.Message):
+    id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("joblet", "ResumeJobReq", ResumeJobReq)
 
 
 @dataclass(eq=False, repr=False)
@@ -872,6 +1372,56 @@ class RunJobReq(betterproto2.Message):
     extension: files to put into the work directory
     """
 
+    upload_key: "str" = betterproto2.field(19, betterproto2.TYPE_STRING)
+    """
+    extension: the upload of UploadFiles to put there, instead of `uploads`
+    """
+
+    labels: "dict[str, str]" = betterproto2.field(
+        20,
+        betterproto2.TYPE_MAP,
+        map_meta=betterproto2.map_meta(
+            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
+        ),
+    )
+    """
+    extension: for people and their programs to find it by
+    """
+
+    schedule: "Schedule | None" = betterproto2.field(
+        21, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    extension: run it later, or again and again
+    """
+
+    retries: "int" = betterproto2.field(22, betterproto2.TYPE_INT32)
+    """
+    extension: run it again so often when it fails, as a new job each time
+    """
+
+    retry_delay_ms: "int" = betterproto2.field(23, betterproto2.TYPE_INT64)
+    """
+    extension: milliseconds before the first time, twice as many each time; 0 is 1,000
+    """
+
+    stdin: "bool" = betterproto2.field(24, betterproto2.TYPE_BOOL)
+    """
+    extension: it takes input (SendJobInput); otherwise its input is empty
+    """
+
+    terminal: "Terminal | None" = betterproto2.field(
+        25, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    extension: its input and output are a terminal
+    """
+
+    separate_streams: "bool" = betterproto2.field(26, betterproto2.TYPE_BOOL)
+    """
+    extension: keep stdout and stderr apart; their order is then only nearly kept
+    """
+
 
 default_message_pool.register_message("joblet", "RunJobReq", RunJobReq)
 
@@ -975,6 +1525,86 @@ class RunJobRes(betterproto2.Message):
     extension: the workflow that it is of; empty for individual jobs
     """
 
+    labels: "dict[str, str]" = betterproto2.field(
+        26,
+        betterproto2.TYPE_MAP,
+        map_meta=betterproto2.map_meta(
+            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
+        ),
+    )
+    """
+    extension
+    """
+
+    schedule: "Schedule | None" = betterproto2.field(
+        27, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    extension: when it is to run, as it was asked for
+    """
+
+    schedule_id: "str" = betterproto2.field(28, betterproto2.TYPE_STRING)
+    """
+    extension: the job whose recurring schedule has made this one
+    """
+
+    retries: "int" = betterproto2.field(29, betterproto2.TYPE_INT32)
+    """
+    extension: how often it is run again when it fails, as a new job each time
+    """
+
+    retry_delay_ms: "int" = betterproto2.field(30, betterproto2.TYPE_INT64)
+    """
+    extension: milliseconds before that, twice as many each time
+    """
+
+    attempt: "int" = betterproto2.field(31, betterproto2.TYPE_INT32)
+    """
+    extension: which one of these this is, from 1
+    """
+
+    retry_of: "str" = betterproto2.field(32, betterproto2.TYPE_STRING)
+    """
+    extension: the first of these, if this is another
+    """
+
+    retried_by: "str" = betterproto2.field(33, betterproto2.TYPE_STRING)
+    """
+    extension: the next of these, once it is made
+    """
+
+    stdin: "bool" = betterproto2.field(34, betterproto2.TYPE_BOOL)
+    """
+    extension: it takes input
+    """
+
+    terminal: "Terminal | None" = betterproto2.field(
+        35, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    extension: the one it was made with
+    """
+
+    separate_streams: "bool" = betterproto2.field(36, betterproto2.TYPE_BOOL)
+    """
+    extension: its log tells stdout and stderr apart
+    """
+
+    paused_by: "str" = betterproto2.field(37, betterproto2.TYPE_STRING)
+    """
+    extension: who has paused it; empty while it runs
+    """
+
+    has_uploads: "bool" = betterproto2.field(38, betterproto2.TYPE_BOOL)
+    """
+    extension: files were sent along
+    """
+
+    scheduled_time: "str" = betterproto2.field(39, betterproto2.TYPE_STRING)
+    """
+    extension: when it is to run, or to run next (RFC 3339 UTC)
+    """
+
 
 default_message_pool.register_message("joblet", "RunJobRes", RunJobRes)
 
@@ -1052,6 +1682,43 @@ default_message_pool.register_message(
 
 
 @dataclass(eq=False, repr=False)
+class Schedule(betterproto2.Message):
+    """
+    When a job is to run.
+    """
+
+    when: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    A time (2024-01-15T10:30:00Z), a duration from now (1h30m), or a cron expression (minute hour day month weekday, or
+    @hourly, @daily, @weekly, @monthly, @yearly). With the last the job stays SCHEDULED and each time another job is
+    made from it, until it is stopped.
+    """
+
+    timezone: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Of a cron expression, such as Europe/Berlin; empty is UTC
+    """
+
+    overlap: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    When the last job has not ended: "skip" (also if empty), "queue", "allow" or "replace"
+    """
+
+    jitter_ms: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
+    """
+    Start each time up to so many milliseconds later, at random
+    """
+
+    catch_up: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    Times that passed while the server was away: "last" (also if empty), "none" or "all"
+    """
+
+
+default_message_pool.register_message("joblet", "Schedule", Schedule)
+
+
+@dataclass(eq=False, repr=False)
 class SetJobTimeoutReq(betterproto2.Message):
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
@@ -1067,6 +1734,18 @@ default_message_pool.register_message("joblet", "SetJobTimeoutReq", SetJobTimeou
 @dataclass(eq=False, repr=False)
 class StopJobReq(betterproto2.Message):
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    signal: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
+    """
+    extension: the signal to begin with, such as INT or SIGINT; empty is TERM
+    """
+
+    grace_ms: "int | None" = betterproto2.field(
+        9, betterproto2.TYPE_INT64, optional=True
+    )
+    """
+    extension: milliseconds until SIGKILL; 0 is at once; absent is the server's cleanupTimeout
+    """
 
 
 default_message_pool.register_message("joblet", "StopJobReq", StopJobReq)
@@ -1097,6 +1776,38 @@ default_message_pool.register_message(
 
 
 @dataclass(eq=False, repr=False)
+class StreamJobUsageReq(betterproto2.Message):
+    ids: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
+    """
+    Only these jobs; the stream ends with the last of them. Empty: all, for ever
+    """
+
+    interval_ms: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+    """
+    200 to 60,000; 0 is 1,000
+    """
+
+
+default_message_pool.register_message("joblet", "StreamJobUsageReq", StreamJobUsageReq)
+
+
+@dataclass(eq=False, repr=False)
+class Terminal(betterproto2.Message):
+    """
+    The size of a terminal in characters, 1 to 65535, and its kind for $TERM; empty is xterm.
+    """
+
+    rows: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
+
+    columns: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
+
+    term: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("joblet", "Terminal", Terminal)
+
+
+@dataclass(eq=False, repr=False)
 class Timestamp(betterproto2.Message):
     """
     Byte-identical to google.protobuf.Timestamp.
@@ -1108,6 +1819,99 @@ class Timestamp(betterproto2.Message):
 
 
 default_message_pool.register_message("joblet", "Timestamp", Timestamp)
+
+
+@dataclass(eq=False, repr=False)
+class UploadPiece(betterproto2.Message):
+    """
+    Entries come in order of `index`, each in pieces in order of `offset`, of which the last one may be empty.
+    """
+
+    key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    In the first message: the client's own name for the upload, 16 to 128 characters
+    """
+
+    index: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
+    """
+    Of the file or directory in the upload, from 0
+    """
+
+    path: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    As FileUpload, in the first piece of each, as all up to `size`
+    """
+
+    mode: "int" = betterproto2.field(4, betterproto2.TYPE_UINT32)
+
+    is_directory: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
+
+    size: "int" = betterproto2.field(6, betterproto2.TYPE_UINT64)
+    """
+    Bytes of the whole file
+    """
+
+    offset: "int" = betterproto2.field(7, betterproto2.TYPE_UINT64)
+    """
+    Of this piece in the file
+    """
+
+    content: "bytes" = betterproto2.field(8, betterproto2.TYPE_BYTES)
+
+    last: "bool" = betterproto2.field(9, betterproto2.TYPE_BOOL)
+    """
+    The upload is complete with this piece
+    """
+
+
+default_message_pool.register_message("joblet", "UploadPiece", UploadPiece)
+
+
+@dataclass(eq=False, repr=False)
+class UploadState(betterproto2.Message):
+    """
+    How far an upload has come; all 0 for one that the server does not know.
+    """
+
+    key: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    files: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
+    """
+    Entries that are complete
+    """
+
+    offset: "int" = betterproto2.field(3, betterproto2.TYPE_UINT64)
+    """
+    Bytes of the next one that have come
+    """
+
+    bytes: "int" = betterproto2.field(4, betterproto2.TYPE_UINT64)
+    """
+    Of all
+    """
+
+    complete: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
+
+
+default_message_pool.register_message("joblet", "UploadState", UploadState)
+
+
+@dataclass(eq=False, repr=False)
+class UsageSample(betterproto2.Message):
+    time: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
+    """
+    Nanoseconds since the epoch
+    """
+
+    jobs: "list[JobUsage]" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, repeated=True
+    )
+    """
+    Those that run, by id
+    """
+
+
+default_message_pool.register_message("joblet", "UsageSample", UsageSample)
 
 
 @dataclass(eq=False, repr=False)
@@ -1294,6 +2098,77 @@ class WorkflowJob(betterproto2.Message):
 default_message_pool.register_message("joblet", "WorkflowJob", WorkflowJob)
 
 
+class FileServiceStub(betterproto2_grpclib.ServiceStub):
+    """
+    Extension: files that are too large for one message.
+    """
+
+    async def upload_files(
+        self,
+        messages: "AsyncIterable[UploadPiece] | Iterable[UploadPiece]",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "UploadState":
+        """
+        Send files for a job or a workflow that is to be made, in pieces. What has come stays when the call breaks off.
+        """
+
+        return await self._stream_unary(
+            "/joblet.FileService/UploadFiles",
+            messages,
+            UploadPiece,
+            UploadState,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def get_upload(
+        self,
+        message: "GetUploadReq",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "UploadState":
+        """
+        How much of an upload has come, to go on with it.
+        """
+
+        return await self._unary_unary(
+            "/joblet.FileService/GetUpload",
+            message,
+            UploadState,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def read_files(
+        self,
+        message: "ReadFilesReq",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "AsyncIterator[FilePiece]":
+        """
+        Read a file, or a directory and all below it, of a job's work directory or a workflow's shared directory.
+        """
+
+        async for response in self._unary_stream(
+            "/joblet.FileService/ReadFiles",
+            message,
+            FilePiece,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        ):
+            yield response
+
+
 class JobletServiceStub(betterproto2_grpclib.ServiceStub):
     async def run_job(
         self,
@@ -1393,6 +2268,48 @@ class JobletServiceStub(betterproto2_grpclib.ServiceStub):
 
         return await self._unary_unary(
             "/joblet.JobletService/SetJobTimeout",
+            message,
+            GetJobStatusRes,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def pause_job(
+        self,
+        message: "PauseJobReq",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "GetJobStatusRes":
+        """
+        Extension: keep all processes of a running job from running, until ResumeJob. Its timeout goes on.
+        """
+
+        return await self._unary_unary(
+            "/joblet.JobletService/PauseJob",
+            message,
+            GetJobStatusRes,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def resume_job(
+        self,
+        message: "ResumeJobReq",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "GetJobStatusRes":
+        """
+        Extension: let a paused job go on.
+        """
+
+        return await self._unary_unary(
+            "/joblet.JobletService/ResumeJob",
             message,
             GetJobStatusRes,
             timeout=timeout,
@@ -1639,6 +2556,163 @@ class JobServiceStub(betterproto2_grpclib.ServiceStub):
             yield response
 
 
+class MonitoringServiceStub(betterproto2_grpclib.ServiceStub):
+    """
+    Extension: what the server and its jobs use.
+    """
+
+    async def stream_job_usage(
+        self,
+        message: "StreamJobUsageReq",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "AsyncIterator[UsageSample]":
+        """
+        What running jobs use, again and again.
+        """
+
+        async for response in self._unary_stream(
+            "/joblet.MonitoringService/StreamJobUsage",
+            message,
+            UsageSample,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        ):
+            yield response
+
+
+class SessionServiceStub(betterproto2_grpclib.ServiceStub):
+    """
+    Extension: what passes between a client and the processes of a job while they run.
+    """
+
+    async def send_job_input(
+        self,
+        messages: "AsyncIterable[JobInput] | Iterable[JobInput]",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "JobInputRes":
+        """
+        Write to the standard input of a running job that was made with `stdin` or a `terminal`.
+        """
+
+        return await self._stream_unary(
+            "/joblet.SessionService/SendJobInput",
+            messages,
+            JobInput,
+            JobInputRes,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def exec_in_job(
+        self,
+        messages: "AsyncIterable[ExecInput] | Iterable[ExecInput]",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "AsyncIterator[ExecOutput]":
+        """
+        Run another command in a running job's namespaces, under its limits. It ends with the job, and with this call.
+        """
+
+        async for response in self._stream_stream(
+            "/joblet.SessionService/ExecInJob",
+            messages,
+            ExecInput,
+            ExecOutput,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        ):
+            yield response
+
+
+class FileServiceBase(betterproto2_grpclib.ServiceBase):
+    """
+    Extension: files that are too large for one message.
+    """
+
+    async def upload_files(
+        self, messages: "AsyncIterator[UploadPiece]"
+    ) -> "UploadState":
+        """
+        Send files for a job or a workflow that is to be made, in pieces. What has come stays when the call breaks off.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def get_upload(self, message: "GetUploadReq") -> "UploadState":
+        """
+        How much of an upload has come, to go on with it.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def read_files(self, message: "ReadFilesReq") -> "AsyncIterator[FilePiece]":
+        """
+        Read a file, or a directory and all below it, of a job's work directory or a workflow's shared directory.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+        yield FilePiece()
+
+    async def __rpc_upload_files(
+        self, stream: "grpclib.server.Stream[UploadPiece, UploadState]"
+    ) -> None:
+        request = stream.__aiter__()
+        response = await self.upload_files(request)
+        await stream.send_message(response)
+
+    async def __rpc_get_upload(
+        self, stream: "grpclib.server.Stream[GetUploadReq, UploadState]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.get_upload(request)
+        await stream.send_message(response)
+
+    async def __rpc_read_files(
+        self, stream: "grpclib.server.Stream[ReadFilesReq, FilePiece]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        await self._call_rpc_handler_server_stream(
+            self.read_files,
+            stream,
+            request,
+        )
+
+    def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
+        return {
+            "/joblet.FileService/UploadFiles": grpclib.const.Handler(
+                self.__rpc_upload_files,
+                grpclib.const.Cardinality.STREAM_UNARY,
+                UploadPiece,
+                UploadState,
+            ),
+            "/joblet.FileService/GetUpload": grpclib.const.Handler(
+                self.__rpc_get_upload,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                GetUploadReq,
+                UploadState,
+            ),
+            "/joblet.FileService/ReadFiles": grpclib.const.Handler(
+                self.__rpc_read_files,
+                grpclib.const.Cardinality.UNARY_STREAM,
+                ReadFilesReq,
+                FilePiece,
+            ),
+        }
+
+
 class JobletServiceBase(betterproto2_grpclib.ServiceBase):
     async def run_job(self, message: "RunJobReq") -> "RunJobRes":
         """
@@ -1671,6 +2745,20 @@ class JobletServiceBase(betterproto2_grpclib.ServiceBase):
     async def set_job_timeout(self, message: "SetJobTimeoutReq") -> "GetJobStatusRes":
         """
         Extension: change how long a job that has not ended may run.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def pause_job(self, message: "PauseJobReq") -> "GetJobStatusRes":
+        """
+        Extension: keep all processes of a running job from running, until ResumeJob. Its timeout goes on.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def resume_job(self, message: "ResumeJobReq") -> "GetJobStatusRes":
+        """
+        Extension: let a paused job go on.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -1725,6 +2813,22 @@ class JobletServiceBase(betterproto2_grpclib.ServiceBase):
         response = await self.set_job_timeout(request)
         await stream.send_message(response)
 
+    async def __rpc_pause_job(
+        self, stream: "grpclib.server.Stream[PauseJobReq, GetJobStatusRes]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.pause_job(request)
+        await stream.send_message(response)
+
+    async def __rpc_resume_job(
+        self, stream: "grpclib.server.Stream[ResumeJobReq, GetJobStatusRes]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.resume_job(request)
+        await stream.send_message(response)
+
     async def __rpc_get_job_logs(
         self, stream: "grpclib.server.Stream[GetJobLogsReq, DataChunk]"
     ) -> None:
@@ -1766,6 +2870,18 @@ class JobletServiceBase(betterproto2_grpclib.ServiceBase):
                 self.__rpc_set_job_timeout,
                 grpclib.const.Cardinality.UNARY_UNARY,
                 SetJobTimeoutReq,
+                GetJobStatusRes,
+            ),
+            "/joblet.JobletService/PauseJob": grpclib.const.Handler(
+                self.__rpc_pause_job,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                PauseJobReq,
+                GetJobStatusRes,
+            ),
+            "/joblet.JobletService/ResumeJob": grpclib.const.Handler(
+                self.__rpc_resume_job,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ResumeJobReq,
                 GetJobStatusRes,
             ),
             "/joblet.JobletService/GetJobLogs": grpclib.const.Handler(
@@ -2009,5 +3125,100 @@ class JobServiceBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_STREAM,
                 WatchEventsRequest,
                 Event,
+            ),
+        }
+
+
+class MonitoringServiceBase(betterproto2_grpclib.ServiceBase):
+    """
+    Extension: what the server and its jobs use.
+    """
+
+    async def stream_job_usage(
+        self, message: "StreamJobUsageReq"
+    ) -> "AsyncIterator[UsageSample]":
+        """
+        What running jobs use, again and again.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+        yield UsageSample()
+
+    async def __rpc_stream_job_usage(
+        self, stream: "grpclib.server.Stream[StreamJobUsageReq, UsageSample]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        await self._call_rpc_handler_server_stream(
+            self.stream_job_usage,
+            stream,
+            request,
+        )
+
+    def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
+        return {
+            "/joblet.MonitoringService/StreamJobUsage": grpclib.const.Handler(
+                self.__rpc_stream_job_usage,
+                grpclib.const.Cardinality.UNARY_STREAM,
+                StreamJobUsageReq,
+                UsageSample,
+            ),
+        }
+
+
+class SessionServiceBase(betterproto2_grpclib.ServiceBase):
+    """
+    Extension: what passes between a client and the processes of a job while they run.
+    """
+
+    async def send_job_input(
+        self, messages: "AsyncIterator[JobInput]"
+    ) -> "JobInputRes":
+        """
+        Write to the standard input of a running job that was made with `stdin` or a `terminal`.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def exec_in_job(
+        self, messages: "AsyncIterator[ExecInput]"
+    ) -> "AsyncIterator[ExecOutput]":
+        """
+        Run another command in a running job's namespaces, under its limits. It ends with the job, and with this call.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+        yield ExecOutput()
+
+    async def __rpc_send_job_input(
+        self, stream: "grpclib.server.Stream[JobInput, JobInputRes]"
+    ) -> None:
+        request = stream.__aiter__()
+        response = await self.send_job_input(request)
+        await stream.send_message(response)
+
+    async def __rpc_exec_in_job(
+        self, stream: "grpclib.server.Stream[ExecInput, ExecOutput]"
+    ) -> None:
+        request = stream.__aiter__()
+        await self._call_rpc_handler_server_stream(
+            self.exec_in_job,
+            stream,
+            request,
+        )
+
+    def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
+        return {
+            "/joblet.SessionService/SendJobInput": grpclib.const.Handler(
+                self.__rpc_send_job_input,
+                grpclib.const.Cardinality.STREAM_UNARY,
+                JobInput,
+                JobInputRes,
+            ),
+            "/joblet.SessionService/ExecInJob": grpclib.const.Handler(
+                self.__rpc_exec_in_job,
+                grpclib.const.Cardinality.STREAM_STREAM,
+                ExecInput,
+                ExecOutput,
             ),
         }
