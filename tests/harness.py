@@ -52,7 +52,10 @@ def compile_stock_client(target: Path, proto: Path) -> tuple[ModuleType, ModuleT
 
 
 class Server:
-    """`joblet serve` as a process of its own, with its state in `directory`."""
+    """`joblet serve` as a process of its own, with its state in `directory`.
+
+    $JOBLET_TEST_ID_BASE keeps its jobs' ids apart from those of tests that run beside it.
+    """
 
     def __init__(self, directory: Path, certificates: Path, **sections: dict[str, object]) -> None:
         self.directory = directory
@@ -88,6 +91,8 @@ class Server:
                 "serverKey": str(self.certificates / "server-key.pem"),
             },
         }
+        if base := os.environ.get("JOBLET_TEST_ID_BASE"):
+            config["isolation"] = {"idBase": int(base, 0), "idRanges": 512}
         for name, values in self._sections.items():
             config[name] = {**config.get(name, {}), **values}
         path = self.directory / "joblet-config.yml"
