@@ -124,8 +124,13 @@ def tests(session: nox.Session) -> None:
     if session.python not in PRESENT:
         session.skip(f"Python {session.python} is not on this machine")
     session.install(".", *group("test"))
-    selection = [] if session.posargs or session.python == PRESENT[0] else ["-m", "not load"]
-    session.run("pytest", *selection, *session.posargs)
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    which = "" if session.python == PRESENT[0] else " and not load"
+    session.run("pytest", "--numprocesses=2", "--dist=loadfile", "-m", f"not alone{which}")
+    if not which:
+        session.run("pytest", "-m", "alone")
 
 
 @nox.session(python=PYTHONS[0])

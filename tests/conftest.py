@@ -13,6 +13,8 @@ from harness import ROOT, Server, Stock, compile_stock_client, make_certificates
 
 ROOTS = {"host", "fault", "limits", "escape"}
 """folders whose tests run jobs"""
+ALONE = {"fault", "limits", "escape", "shim"}
+"""folders whose tests measure the machine, fill it, or look at all that runs on it"""
 EVERYWHERE = {"test_calls.py", "test_client_errors.py", "test_client_sync.py", "test_rnx.py", "test_workflows.py"}
 """files, beside the unit tests, that run on each Python. What others ask is asked of the kernel, the compilers and the
 server as a whole, and they would learn nothing new from another Python"""
@@ -25,6 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.parent.name
         if folder != "unit" and item.path.name not in EVERYWHERE:
             item.add_marker(pytest.mark.load)
+        if folder in ALONE:
+            item.add_marker(pytest.mark.alone)
         if folder in ROOTS and not able:
             item.add_marker(pytest.mark.skip(reason="isolation needs root on Linux"))
 

@@ -30,6 +30,11 @@ END = "(end)"
 PATIENCE = float(os.environ.get("JOBLET_TEST_TIMEOUT", "60"))
 """seconds until a wait counts as failed; never a measure of speed"""
 
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+"""which of the processes that share the tests this is"""
+ID_BASE = int(os.environ.get("JOBLET_TEST_ID_BASE", "0"), 0) or (0x10000000 + WORKER * 0x02000000 if WORKER else 0)
+"""first id of the jobs of servers that do not say it; 0 is the product's own. Keeps apart what runs at the same time"""
+
 
 def make_certificates(folder: Path) -> Path:
     """A CA, the server's certificate, and clients `admin` and `viewer`."""
@@ -52,10 +57,7 @@ def compile_stock_client(target: Path, proto: Path) -> tuple[ModuleType, ModuleT
 
 
 class Server:
-    """`joblet serve` as a process of its own, with its state in `directory`.
-
-    $JOBLET_TEST_ID_BASE keeps its jobs' ids apart from those of tests that run beside it.
-    """
+    """`joblet serve` as a process of its own, with its state in `directory`."""
 
     def __init__(self, directory: Path, certificates: Path, **sections: dict[str, object]) -> None:
         self.directory = directory
@@ -91,8 +93,8 @@ class Server:
                 "serverKey": str(self.certificates / "server-key.pem"),
             },
         }
-        if base := os.environ.get("JOBLET_TEST_ID_BASE"):
-            config["isolation"] = {"idBase": int(base, 0), "idRanges": 512}
+        if ID_BASE:
+            config["isolation"] = {"idBase": ID_BASE, "idRanges": 512}
         for name, values in self._sections.items():
             config[name] = {**config.get(name, {}), **values}
         path = self.directory / "joblet-config.yml"

@@ -23,7 +23,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parents[2]
-UID_BASE = 700000
+UID_BASE = 700_000 + 1_000_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 ID_COUNT = 65536
 TIMEOUT = float(os.environ.get("JOBLET_TEST_TIMEOUT", "30"))
 PATH = "/usr/local/bin:/usr/bin:/bin"
