@@ -144,6 +144,7 @@ def test_memory_within_the_limit_is_given(client: Stock) -> None:
     assert (status.status, output) == ("COMPLETED", f"{40 << 20}\n")
 
 
+@pytest.mark.alone
 def test_cpu_limit_is_kept(client: Stock) -> None:
     """20 % of one core, over 3 s: the kernel's own account of the CPU time, against the clock."""
     code = (
@@ -253,6 +254,7 @@ def test_grandchildren_end_with_the_command(client: Stock, server: Server) -> No
     assert processes_of((server.state / "jobs" / job.id / "work").stat().st_uid) == []
 
 
+@pytest.mark.alone
 def test_a_job_that_writes_a_gigabyte_costs_the_server_nothing(client: Stock, server: Server) -> None:
     size = 1 << 30
     before = cpu_seconds(server.pid)
