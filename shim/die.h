@@ -12,6 +12,7 @@ enum stage {
     STAGE_PRIVILEGES,
     STAGE_EXEC,
     STAGE_ENTER, /* of the stage `exec` too: the directory to start in */
+    STAGE_TERMINAL,
 };
 
 struct failure {

@@ -6,9 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include "exec.h"
 #include "execute.h"
 #include "kernel.h"
 #include "landlock.h"
@@ -18,7 +20,7 @@
 #include "rootfs.h"
 
 /* The init's only descriptors beside 0, 1 and 2: from IDMAPS on those that there are, and after them the disk. */
-enum { MONITOR = 3, OUTPUT = 4, IDMAPS = 5, KEPT_MAX = 2 + SPEC_WRITABLE_MAX + 2 };
+enum { MONITOR = 3, OUTPUT = 4, EXEC = 5, IDMAPS = 6, KEPT_MAX = 3 + SPEC_WRITABLE_MAX + 2 };
 
 static void tell(const struct message *message)
 {
@@ -43,9 +45,9 @@ static void await_go(void)
 /* Everything else that the monitor had open, its lock above all, is closed before anything can go wrong here. */
 static void keep_only(const struct handed *handed)
 {
-    int kept[KEPT_MAX] = {handed->monitor, handed->output};
-    size_t count = 2 + handed->idmaps;
-    memcpy(kept + 2, handed->idmap, handed->idmaps * sizeof *kept);
+    int kept[KEPT_MAX] = {handed->monitor, handed->output, handed->exec};
+    size_t count = 3 + handed->idmaps;
+    memcpy(kept + 3, handed->idmap, handed->idmaps * sizeof *kept);
     if (handed->disk >= 0)
         kept[count++] = handed->disk;
     /* Out of the way first, or one would be overwritten before its turn. */
@@ -93,6 +95,14 @@ static void block_signals(sigset_t *set)
         die(STAGE_PRIVILEGES, "sigprocmask");
 }
 
+static int open_signals(const sigset_t *set)
+{
+    int signals = signalfd(-1, set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (signals < 0)
+        die(STAGE_PRIVILEGES, "signalfd");
+    return signals;
+}
+
 struct execution {
     const struct spec *spec;
     int error; /* errno of what failed in the child */
@@ -130,8 +140,8 @@ static pid_t start_command(const struct spec *spec)
     return command;
 }
 
-/* The command's status is for the monitor; all others are reaped for being dead. */
-static void reap(pid_t command)
+/* The command's status is for the monitor, that of another asked for is for who did; all others are reaped for being dead. */
+static void reap(pid_t command, struct sessions *sessions)
 {
     int status;
     pid_t pid;
@@ -139,16 +149,23 @@ static void reap(pid_t command)
         if (pid == command) {
             tell(&(struct message){.kind = MESSAGE_ENDED, .status = status, .at = monotonic_us()});
             _exit(0); /* and the kernel kills what is left: pid_namespaces(7) */
+        } else {
+            exec_reaped(sessions, pid, status);
         }
 }
 
-static _Noreturn void forward_and_reap(pid_t command, const sigset_t *signals)
+static _Noreturn void forward_and_reap(pid_t command, int signals)
 {
-    for (;;)
-        if (sigwaitinfo(signals, NULL) == SIGTERM)
-            kill(-command, SIGTERM);
-        else
-            reap(command);
+    static struct sessions sessions;
+    struct signalfd_siginfo info;
+    exec_begin(&sessions, EXEC);
+    for (;;) {
+        exec_wait(&sessions, signals);
+        while (read(signals, &info, sizeof info) == sizeof info)
+            if (info.ssi_signo == SIGTERM)
+                kill(-command, SIGTERM);
+        reap(command, &sessions);
+    }
 }
 
 /* As the job, which may enter no more than that can. */
@@ -160,10 +177,10 @@ static void enter(const char *directory)
 
 void init_run(const struct spec *spec, const struct handed *handed)
 {
-    sigset_t signals;
+    sigset_t taken;
     keep_only(handed);
     die_through(tell_failure, NULL);
-    block_signals(&signals);
+    block_signals(&taken);
 
     enter_rootfs(spec, IDMAPS, IDMAPS + (int)handed->idmaps);
     use_own_null();
@@ -177,6 +194,7 @@ void init_run(const struct spec *spec, const struct handed *handed)
     confine_to_writable(spec);
     filter_system_calls();
     enter(spec->cwd);
+    int signals = open_signals(&taken);
 
-    forward_and_reap(start_command(spec), &signals);
+    forward_and_reap(start_command(spec), signals);
 }

@@ -24,6 +24,7 @@ struct message {
 struct handed {
     int monitor;                      /* the socket to it */
     int output;                       /* the write end */
+    int exec;                         /* the socket on which other commands are asked for */
     int disk;                         /* the work directory's file system, not mounted yet; -1: it is none of its own */
     int idmap[SPEC_WRITABLE_MAX + 1]; /* for each writable path, then the shared one, the user namespace that maps its owner */
     size_t idmaps;

@@ -25,6 +25,9 @@
 #ifndef P_PIDFD
 #define P_PIDFD 3
 #endif
+#ifndef TIOCGPTPEER
+#define TIOCGPTPEER 0x5441
+#endif
 #ifndef F_SETPIPE_SZ
 #define F_SETPIPE_SZ 1031
 #endif

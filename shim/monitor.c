@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 
 #include "disk.h"
+#include "exec.h"
 #include "init.h"
 #include "kernel.h"
 #include "namespaces.h"
@@ -113,7 +114,7 @@ void monitor_launch(struct monitor *monitor)
     if (fchdir(FD_DIR) < 0)
         die(STAGE_ROOTFS, "fchdir");
 
-    struct handed handed = {.monitor = sockets[1], .output = output[1]};
+    struct handed handed = {.monitor = sockets[1], .output = output[1], .exec = exec_listen()};
     const struct spec *spec = &monitor->spec;
     for (size_t i = 0; i < spec->rw.count; i++)
         handed.idmap[handed.idmaps++] = make_idmap(spec->rw.at[i], spec->uid_base, false);
@@ -128,6 +129,7 @@ void monitor_launch(struct monitor *monitor)
         init_run(spec, &handed);
     for (size_t i = 0; i < handed.idmaps; i++)
         close(handed.idmap[i]);
+    close(handed.exec); /* or a server would wait for an init that is gone */
     close(sockets[1]);
     close(output[1]);
     monitor->socket = sockets[0];
@@ -314,6 +316,7 @@ static void write_end(struct monitor *monitor)
     groups_settle(&monitor->groups);
     stats[groups_stat(&monitor->groups, stats, 0, sizeof stats)] = '\0';
     groups_remove(&monitor->groups);
+    unlinkat(FD_DIR, "exec", 0);
     outcome->log_bytes = log_finish(&monitor->log);
     outcome->log_lost = monitor->log.lost;
     record_exit(FD_DIR, outcome, stats);

@@ -23,6 +23,7 @@ static const char *const stages[] = {
     [STAGE_PRIVILEGES] = "privileges",
     [STAGE_EXEC] = "exec",
     [STAGE_ENTER] = "exec",
+    [STAGE_TERMINAL] = "terminal",
 };
 
 int64_t now_ns(void)
@@ -180,6 +181,9 @@ void write_sentence(char sentence[SENTENCE_SIZE], const struct failure *failure,
         break;
     case STAGE_ENTER:
         snprintf(sentence, SENTENCE_SIZE, "cannot enter %s: %s", name, error);
+        break;
+    case STAGE_TERMINAL:
+        snprintf(sentence, SENTENCE_SIZE, "cannot open a terminal: %s", error);
         break;
     }
 }

@@ -134,6 +134,24 @@ class JobNotRunning(JobletError):
         super().__init__(f"job is not running: {job_id} (current status: {state})")
 
 
+class CannotExec(JobletError):
+    """The job runs, but no other command can be started in it."""
+
+    status = Status.FAILED_PRECONDITION
+
+    def __init__(self, job_id: int, why: str) -> None:
+        super().__init__(f"cannot run another command in job {job_id}: {why}")
+
+
+class TooManyCommands(JobletError):
+    """As many commands run in a job, or in all jobs, as may be asked for beside the jobs' own."""
+
+    status = Status.RESOURCE_EXHAUSTED
+
+    def __init__(self, most: int, where: str) -> None:
+        super().__init__(f"{most} other commands run in {where} (at most {most})")
+
+
 class JobNotEnded(JobletError):
     """The job has not ended, so it cannot be deleted."""
 

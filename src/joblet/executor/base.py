@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from joblet.job import Job, Receipt
+from joblet.command import Command
+from joblet.job import Job, Receipt, Terminal
+
+STDOUT, STDERR = 1, 2
+"""a command's streams; a terminal has the first only"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,44 @@ class Running(Protocol):
         """SIGTERM to the job, SIGKILL after the grace period. Returns at once."""
 
 
+@dataclass(frozen=True, slots=True)
+class CommandEnd:
+    """How another command in a job has ended."""
+
+    code: int
+    """128 and the signal's number when it was killed; 127 or 126 when it never ran"""
+    reason: str
+
+
+class JobGone(Exception):
+    """The job runs no more, or nothing of it listens."""
+
+
+class Session(Protocol):
+    """Another command in a job, under way. It ends with the job, with this server, and when it is closed."""
+
+    def output(self) -> AsyncGenerator[tuple[int, bytes]]:
+        """What it writes, each piece of one stream, until it has ended. To be read once; who is slow slows it."""
+
+    async def write(self, data: bytes) -> None:
+        """Give it input; returns when it has taken all, or takes no more."""
+
+    async def end_input(self) -> None:
+        """Nothing more comes."""
+
+    def resize(self, terminal: Terminal) -> None:
+        """Its terminal has another size now."""
+
+    async def wait(self) -> CommandEnd:
+        """Wait until it has ended."""
+
+    async def end(self) -> None:
+        """End it, if it has not ended: SIGHUP, and after a short grace SIGKILL."""
+
+    async def close(self) -> None:
+        """End it, and free what it took; when nobody reads or writes any more."""
+
+
 class Executor(Protocol):
     """A place where jobs run."""
 
@@ -99,6 +141,12 @@ class Executor(Protocol):
 
     async def recover(self, job: Job) -> Running | Exit | Lost | None:
         """Find a job again that an earlier server launched, or had begun to; None when nothing of it was started."""
+
+    async def exec(self, job: Job, command: Command) -> Session:
+        """Start another command in a running job, with all that confines and limits the job's own.
+
+        Raises JobGone or OSError.
+        """
 
     def log_path(self, job_id: int) -> Path:
         """The file that holds the job's raw output. It may not exist yet."""

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from joblet import clock
+from joblet.command import Command
 from joblet.errors import HostUnable
 from joblet.executor.base import Exit, LaunchFailed, Lost
-from joblet.executor.local import disk, files, host, monitor, prepare, ranges, record, shim, spec
+from joblet.executor.local import disk, exec, files, host, monitor, prepare, ranges, record, shim, spec
 from joblet.executor.local.cgroup import Cgroups
 from joblet.executor.local.record import NO_DESCRIPTOR, BadRecord
 from joblet.executor.local.spawn import Process, Unfollowed
@@ -200,6 +201,10 @@ class LocalExecutor:
 
     def _shared(self, workflow_id: int) -> Path:
         return self._workflows / str(workflow_id) / "shared"
+
+    async def exec(self, job: Job, command: Command) -> exec.Session:
+        """Start another command in a running job. Raises executor.base.JobGone or OSError."""
+        return await exec.start(job, self._jobs / str(job.id), command)
 
     def job_ids(self) -> list[int]:
         """The jobs that have a directory."""
