@@ -12,6 +12,7 @@ Example::
         print((await workflow.wait()).workflow.status)
 """
 
+from joblet.client._exec_calls import ExecChunk, ExecOutput, ExecSession
 from joblet.client._log_calls import LogChunk
 from joblet.client._workflow_calls import Workflow
 from joblet.client.client import Client, Job
@@ -31,6 +32,7 @@ from joblet.client.errors import (
     JobletError,
     NotFound,
     OutOfRange,
+    OutputTooLong,
     PermissionDenied,
     ResourceExhausted,
     SettingsError,
@@ -53,6 +55,9 @@ __all__ = [
     "ConnectionLost",
     "DeadlineExceeded",
     "Event",
+    "ExecChunk",
+    "ExecOutput",
+    "ExecSession",
     "FailedPrecondition",
     "Internal",
     "InvalidArgument",
@@ -64,6 +69,7 @@ __all__ = [
     "LogChunk",
     "NotFound",
     "OutOfRange",
+    "OutputTooLong",
     "PermissionDenied",
     "Receipt",
     "ResourceExhausted",

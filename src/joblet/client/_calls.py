@@ -94,16 +94,16 @@ class Calls:
         except GRPCError as error:
             raise from_status(error.status, error.message) from error
         except TimeoutError as error:
-            _settle_cancellation(error)
+            settle_cancellation(error)
             raise DeadlineExceeded(f"no answer from {self.config.server} within {self.config.timeout:g} s") from error
         except StreamTerminatedError as error:
-            _settle_cancellation(error)
+            settle_cancellation(error)
             if channel is None:
                 raise
             raise channel.explain(error) from error
 
 
-def _settle_cancellation(error: Exception) -> None:
+def settle_cancellation(error: Exception) -> None:
     """Take back the cancellation by which grpclib interrupts a call that has ended; it does not do so itself.
 
     Until then the task counts as being cancelled, and the next Ctrl-C as the second. Raises CancelledError when

@@ -10,6 +10,7 @@ from grpclib.client import Channel, Handler
 from grpclib.config import Configuration
 from grpclib.exceptions import StreamTerminatedError
 from grpclib.protocol import H2Protocol
+from h2.events import StreamReset
 
 from joblet.client._diagnosis import explain_connect, explain_loss, explain_nonsense
 from joblet.client._tls import client_context
@@ -106,6 +107,15 @@ class _Protocol(H2Protocol):
         tls = transport.get_extra_info("ssl_object")
         self.agreed = tls is not None and tls.selected_alpn_protocol() == "h2"
         super().connection_made(transport)
+        self.processor.processors[StreamReset] = self._on_reset
+
+    def _on_reset(self, event: StreamReset) -> None:
+        """What was answered whole is not lost by a reset that comes after it: RFC 9113, section 8.1."""
+        stream = self.processor.streams.get(event.stream_id)
+        if stream is None or stream.trailers is None:
+            self.processor.process_stream_reset(event)
+        else:
+            stream.window_updated.set()  # whoever waits to send more finds the stream closed
 
     def data_received(self, data: bytes) -> None:
         self.answered = True

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from joblet.client._calls import check_text
+from joblet.client._exec_calls import MOST_OUTPUT, ExecCalls, ExecOutput, ExecSession
 from joblet.client._files import uploads as read_uploads
 from joblet.client._log_calls import LogCalls
 from joblet.client._patience import Patience
@@ -32,7 +33,7 @@ _INT32 = range(-(2**31), 2**31)
 _INT64 = range(-(2**63), 2**63)
 
 
-class Client(WorkflowCalls, LogCalls):
+class Client(WorkflowCalls, LogCalls, ExecCalls):
     """One connection to one server, to be used in `async with`. Calls may run side by side.
 
     Every method may raise a ConnectionFailed, or the CallError of what the server answered (joblet.client.errors).
@@ -255,6 +256,34 @@ class Job:
     async def stop(self) -> StopResult:
         """Stop it; see Client.stop."""
         return await self.client.stop(self.id)
+
+    def exec(
+        self,
+        command: str,
+        *args: str,
+        environment: Mapping[str, str] | None = None,
+        workdir: str = "",
+        stdin: bool = False,
+        terminal: Terminal | None = None,
+    ) -> ExecSession:
+        """Run another command in it while it runs; see Client.exec."""
+        return self.client.exec(
+            self.id, command, *args, environment=environment, workdir=workdir, stdin=stdin, terminal=terminal
+        )
+
+    async def exec_output(
+        self,
+        command: str,
+        *args: str,
+        environment: Mapping[str, str] | None = None,
+        workdir: str = "",
+        input: bytes = b"",
+        most: int = MOST_OUTPUT,
+    ) -> ExecOutput:
+        """Run another command in it to that one's end; see Client.exec_output."""
+        return await self.client.exec_output(
+            self.id, command, *args, environment=environment, workdir=workdir, input=input, most=most
+        )
 
     def logs(
         self,

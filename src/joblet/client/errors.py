@@ -30,6 +30,12 @@ class ConnectionFailed(JobletError):
     code = Status.UNAVAILABLE
 
 
+class OutputTooLong(JobletError):
+    """A command has written more than was to be kept of it."""
+
+    code = Status.RESOURCE_EXHAUSTED
+
+
 class CertificateRejected(ConnectionFailed):
     """One side does not accept the certificate of the other."""
 

@@ -13,7 +13,7 @@ Example::
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,9 +22,11 @@ from typing import Self
 
 from joblet.client import client as _async
 from joblet.client._blocking import Blocking, blocking, making, streaming
+from joblet.client._blocking_exec import ExecSession
+from joblet.client._exec_calls import MOST_OUTPUT, ExecOutput
 from joblet.client._workflow_calls import Workflow as AsyncWorkflow
 from joblet.client.config import ClientConfig
-from joblet.client.jobs import JobInfo, StopResult
+from joblet.client.jobs import JobInfo, StopResult, Terminal
 from joblet.client.workflows import Event, WorkflowInfo, WorkflowStatus
 
 
@@ -52,6 +54,34 @@ class Job:
     def stop(self) -> StopResult:
         """Stop it; see Client.stop."""
         return self.client.stop(self.id)
+
+    def exec(
+        self,
+        command: str,
+        *args: str,
+        environment: Mapping[str, str] | None = None,
+        workdir: str = "",
+        stdin: bool = False,
+        terminal: Terminal | None = None,
+    ) -> ExecSession:
+        """Run another command in it while it runs; see Client.exec."""
+        return self.client.exec(
+            self.id, command, *args, environment=environment, workdir=workdir, stdin=stdin, terminal=terminal
+        )
+
+    def exec_output(
+        self,
+        command: str,
+        *args: str,
+        environment: Mapping[str, str] | None = None,
+        workdir: str = "",
+        input: bytes = b"",
+        most: int = MOST_OUTPUT,
+    ) -> ExecOutput:
+        """Run another command in it to that one's end; see Client.exec_output."""
+        return self.client.exec_output(
+            self.id, command, *args, environment=environment, workdir=workdir, input=input, most=most
+        )
 
     def logs(
         self,
@@ -158,6 +188,23 @@ class Client(Blocking):
     logs = streaming(_async.Client.logs)
     log_chunks = streaming(_async.Client.log_chunks)
     tail = blocking(_async.Client.tail)
+    exec_output = blocking(_async.Client.exec_output)
+
+    def exec(
+        self,
+        job_id: str,
+        command: str,
+        *args: str,
+        environment: Mapping[str, str] | None = None,
+        workdir: str = "",
+        stdin: bool = False,
+        terminal: Terminal | None = None,
+    ) -> ExecSession:
+        """Run another command in a running job; see joblet.client.Client.exec."""
+        session = self._client.exec(
+            job_id, command, *args, environment=environment, workdir=workdir, stdin=stdin, terminal=terminal
+        )
+        return ExecSession(self, session)
 
     run_workflow = making(_async.Client.run_workflow, lambda client, workflow: Workflow(client, workflow.info))
     workflow = blocking(_async.Client.workflow)

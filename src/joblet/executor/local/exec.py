@@ -124,6 +124,7 @@ class Session:
         self._input = opened.input
         self._terminal = command.terminal is not None
         self._takes_input = command.stdin
+        self._size: Terminal | None = None
         self._connected = asyncio.Event()
         """its output can be read, or will never be"""
         if not self._terminal:
@@ -183,6 +184,7 @@ class Session:
 
     def resize(self, terminal: Terminal) -> None:
         """Its terminal has another size now, if it has one."""
+        self._size = terminal  # should it not have come yet
         if self._terminal and self._input >= 0:
             with contextlib.suppress(OSError):
                 fcntl.ioctl(self._input, termios.TIOCSWINSZ, struct.pack("HHHH", terminal.rows, terminal.columns, 0, 0))
@@ -225,6 +227,8 @@ class Session:
         os.set_inheritable(fd, False)
         self._output = {STDOUT: fd}
         self._input = os.dup(fd)
+        if self._size is not None:
+            self.resize(self._size)
         self._connected.set()
 
     def _finish(self, end: CommandEnd) -> None:
