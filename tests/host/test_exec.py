@@ -295,6 +295,12 @@ def test_a_job_that_does_not_run_takes_none(executing: Executing) -> None:
     assert error.value.details() == f"job is not running: {ended.id} (current status: COMPLETED)"
 
 
+def test_a_job_that_is_about_to_run_is_waited_for(executing: Executing) -> None:
+    job = executing.stock.run("sleep", "1000")
+    assert executing.run(job.id, "echo", "on")[:2] == (0, b"on\n")
+    executing.stock.stop(job.id)
+
+
 def test_a_viewer_may_not(executing: Executing, stock: tuple[ModuleType, ModuleType], job: str) -> None:
     with executing.server.channel("viewer") as channel, pytest.raises(grpc.RpcError) as error:
         Executing(executing.server, channel, *stock).run(job, "true")

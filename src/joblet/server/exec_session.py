@@ -86,8 +86,10 @@ class Commands:
             ending.add_done_callback(self._ending.discard)
 
     async def _find(self, job_id: str) -> tuple[Live, Job]:
-        job = await self._runner.get(job_id)
         live = self._runner.find(job_id)
+        if live is not None and live.job.state is State.INITIALIZING:
+            await live.launched.wait()
+        job = await self._runner.get(job_id)
         if live is None or job.state is not State.RUNNING:
             raise JobNotRunning(job.id, job.state)
         if job.paused_by:
