@@ -70,7 +70,7 @@ static unsigned short read_side(const char *text)
     return (unsigned short)side;
 }
 
-static bool take(const char *entry, const char *key, const char **value)
+static bool take(char *entry, const char *key, char **value)
 {
     size_t length = strlen(key);
     if (strncmp(entry, key, length) != 0 || entry[length] != '=')
@@ -82,8 +82,7 @@ static bool take(const char *entry, const char *key, const char **value)
 /* The lists get room for every entry and a NULL. */
 static void parse(struct request *request, char *text, size_t length)
 {
-    const char *value = NULL;
-    bool ended = false;
+    char *value = NULL, *end = NULL;
     size_t entries = 0;
     errno = EINVAL;
     if (length == 0 || text[length - 1] != '\0')
@@ -94,11 +93,13 @@ static void parse(struct request *request, char *text, size_t length)
     request->env.at = calloc(entries + 1, sizeof(char *));
     if (entries > SPEC_ENTRIES_MAX || !request->arg.at || !request->env.at)
         die(STAGE_SPEC, "too many entries");
-    for (char *entry = text; entry < text + length && !ended; entry += strlen(entry) + 1) {
+    for (char *entry = text; entry < text + length; entry += strlen(entry) + 1) {
+        if (end)
+            die(STAGE_SPEC, "bytes after end");
         if (take(entry, "arg", &value))
-            request->arg.at[request->arg.count++] = entry + (value - entry);
+            request->arg.at[request->arg.count++] = value;
         else if (take(entry, "env", &value))
-            request->env.at[request->env.count++] = entry + (value - entry);
+            request->env.at[request->env.count++] = value;
         else if (take(entry, "cwd", &value))
             request->cwd = value;
         else if (take(entry, "rows", &value))
@@ -106,12 +107,12 @@ static void parse(struct request *request, char *text, size_t length)
         else if (take(entry, "columns", &value))
             request->size.ws_col = read_side(value);
         else if (take(entry, "end", &value))
-            ended = entry + strlen(entry) + 1 == text + length;
+            end = entry + strlen(entry) + 1;
         else
             die(STAGE_SPEC, "unknown key");
     }
     errno = EINVAL;
-    if (!ended || request->arg.count == 0 || !request->cwd)
+    if (end != text + length || request->arg.count == 0 || !request->cwd)
         die(STAGE_SPEC, "incomplete");
 }
 

@@ -295,6 +295,24 @@ def test_a_job_that_does_not_run_takes_none(executing: Executing) -> None:
     assert error.value.details() == f"job is not running: {ended.id} (current status: COMPLETED)"
 
 
+def test_a_job_of_an_older_joblet_takes_none(executing: Executing, job: str) -> None:
+    (executing.server.state / f"jobs/{job}/exec").unlink()
+    with pytest.raises(grpc.RpcError) as error:
+        executing.run(job, "true")
+    assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert error.value.details() == (
+        f"cannot run another command in job {job}: it was started by a joblet that could not do this yet"
+    )
+
+
+def test_the_log_says_who_has_run_what_and_no_values(executing: Executing, job: str) -> None:
+    executing.run(job, "echo", "plain", environment={"TOKEN": "not-to-be-seen"})
+    line = executing.server.wait_for_line(re.compile(rf"command in job started \| jobId={job} command=.echo plain."))
+    assert "by=admin" in line.string
+    executing.server.wait_for_line(re.compile(rf"command in job ended \| jobId={job} exitCode=0"))
+    assert not any("not-to-be-seen" in each for each in executing.server.lines)
+
+
 def test_a_job_that_is_about_to_run_is_waited_for(executing: Executing) -> None:
     job = executing.stock.run("sleep", "1000")
     assert executing.run(job.id, "echo", "on")[:2] == (0, b"on\n")

@@ -67,6 +67,16 @@ def test_an_interrupted_rnx_ends_the_command(server: Server, job: str) -> None:
     poll_until(lambda: server.rnx("exec", job, "ls", "/work").stdout == "")
 
 
+def test_a_reader_that_leaves_ends_the_command(server: Server, job: str) -> None:
+    command = server.rnx_command("exec", job, "yes")
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as rnx:
+        assert rnx.stdout is not None
+        assert rnx.stdout.readline() == b"y\n"
+        rnx.stdout.close()
+        assert rnx.wait(PATIENCE) == 141
+    poll_until(lambda: "yes" not in server.rnx("exec", job, "ps", "-A", "-o", "comm").stdout)
+
+
 class Screen:
     """rnx at a terminal of its own."""
 

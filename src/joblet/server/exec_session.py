@@ -28,7 +28,7 @@ MOST = 256
 """and in all of them: each takes up to five descriptors"""
 _FIRST_SECONDS = 30.0
 """that a client has to say what is to run"""
-_END_SECONDS = 5.0
+_END_SECONDS = 3.0
 """that a job may take to be recorded as ended once nothing of it listens"""
 _SHOWN = 200
 
@@ -77,7 +77,6 @@ class Commands:
             if feeding.done() and not feeding.cancelled() and (error := feeding.exception()) is not None:
                 raise error
             end = await session.wait()
-            log.info("command in job ended", extra=fields(jobId=job.id, exitCode=end.code, reason=end.reason))
             yield pb.ExecOutput(exit_code=end.code, reason=end.reason)
         finally:
             # The call's own task may be cancelled again at any time: what remains to be done has one of its own.
@@ -124,6 +123,8 @@ class Commands:
         await asyncio.gather(feeding, closing, return_exceptions=True)
         try:
             await session.close()
+            end = await session.wait()
+            log.info("command in job ended", extra=fields(jobId=job.id, exitCode=end.code, reason=end.reason))
         finally:
             self._uncount(job)
 
@@ -182,7 +183,7 @@ async def _feed(messages: AsyncIterator[pb.ExecInput], first: pb.ExecInput, sess
             message = await anext(messages, None)
         if command.terminal is None:
             await session.end_input()
-    except InvalidArgument:
+    except Exception:  # nobody would know that its input has holes
         await session.end()
         raise
 

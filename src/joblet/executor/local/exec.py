@@ -112,7 +112,21 @@ def _ask(directory: Path, order: bytes, command: Command) -> _Opened:
 
 async def start(job: Job, directory: Path, command: Command) -> Session:
     """Start the command. Raises JobGone or OSError."""
-    return Session(await asyncio.to_thread(_ask, directory, encode(job, command), command), command)
+    asking = asyncio.ensure_future(asyncio.to_thread(_ask, directory, encode(job, command), command))
+    try:
+        return Session(await asyncio.shield(asking), command)
+    except asyncio.CancelledError:
+        asking.add_done_callback(_drop)
+        raise
+
+
+def _drop(asked: asyncio.Future[_Opened]) -> None:
+    """Of who has gone while it was asked for: without a connection the command ends."""
+    if not asked.cancelled() and asked.exception() is None:
+        opened = asked.result()
+        opened.connection.close()
+        for fd in {*opened.output.values(), opened.input} - {-1}:
+            os.close(fd)
 
 
 class Session:
