@@ -33,6 +33,7 @@ from joblet.server.descriptors import Descriptors
 from joblet.server.jobs import JobletService
 from joblet.server.listener import Listener, most_connections, raise_descriptor_limit
 from joblet.server.rpc import Codec, Gate
+from joblet.server.sessions import SessionService
 from joblet.server.settings import executor_settings, policy, retention
 from joblet.server.state import (
     StartError,
@@ -115,7 +116,8 @@ async def _serve(settings: Config, config_path: Path) -> None:
         await engine.recover()
         most = min(settings.grpc.maxSendMsgSize, _STOCK_MESSAGE)
         job_service = JobService(engine, runner, workflows, events, janitor, most)
-        server = _grpc_server(settings, [JobletService(runner, executor, uploads, hub, most), job_service])
+        sessions = SessionService(runner)
+        server = _grpc_server(settings, [JobletService(runner, executor, uploads, hub, most), job_service, sessions])
         gate = Gate(server, settings.grpc.maxRecvMsgSize)
         address = _listen(server, settings, tls, descriptors)
         log.info(
@@ -128,6 +130,7 @@ async def _serve(settings: Config, config_path: Path) -> None:
         _notify_systemd("STOPPING=1")
         await hub.close()
         job_service.close()
+        sessions.close()
         await gate.drain(_DRAIN_SECONDS)
         server.close()
         await server.wait_closed()
@@ -151,7 +154,7 @@ def _stop_signals() -> asyncio.Event:
     return stop
 
 
-def _grpc_server(settings: Config, services: list[JobletService | JobService]) -> Server:
+def _grpc_server(settings: Config, services: list[JobletService | JobService | SessionService]) -> Server:
     descriptors = Descriptors()
     return Server(
         [*ServerReflection.extend(services, pool=descriptors.pool), Health()],
