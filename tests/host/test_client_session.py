@@ -111,8 +111,7 @@ def test_what_cannot_be_sent_to(server: Server) -> None:
         async with ended.attach() as session:
             assert [chunk async for chunk in session] == [b"done\n"]
             with pytest.raises(FailedPrecondition, match=f"job is not running: {ended.id}"):
-                await session.write(b"x")
-                await session.flush()
+                await session.end()
 
     talk(server, talking)
 

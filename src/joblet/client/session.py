@@ -41,7 +41,8 @@ class Session:
         self.taken = 0
         """bytes that the job's input is known to have taken; exact after `flush` and `end`"""
         self._client = client
-        self._stdin = stdin
+        self.stdin = stdin
+        """whether it can send"""
         self._output = cast("AsyncGenerator[bytes]", logs)
         self._call: _InputCall | None = None
         self._order = asyncio.Lock()
@@ -49,7 +50,7 @@ class Session:
     async def __aenter__(self) -> Self:
         """Look at the job. Raises NotFound, or FailedPrecondition when it takes no input."""
         self.job = await self._client.status(self.job_id)
-        if self._stdin and not self.job.stdin:
+        if self.stdin and not self.job.stdin:
             raise FailedPrecondition(f"job takes no input: {self.job_id} (it was not run with stdin or a terminal)")
         return self
 
@@ -102,7 +103,7 @@ class Session:
             await self._finish()
 
     async def _send(self, message: pb.JobInput) -> None:
-        if not self._stdin:
+        if not self.stdin:
             raise RuntimeError("attached without stdin")
         if self._call is not None and self._call.sent >= _CALL:
             await self._finish()

@@ -111,6 +111,11 @@ class Session:
         return self._session.job
 
     @property
+    def stdin(self) -> bool:
+        """Whether it can send."""
+        return self._session.stdin
+
+    @property
     def sent(self) -> int:
         """Bytes that were written."""
         return self._session.sent
