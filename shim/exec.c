@@ -19,6 +19,7 @@
 #include "kernel.h"
 #include "record.h"
 #include "spec.h"
+#include "terminal.h"
 
 enum { PACKET_SIZE = 16, HANDED_MAX = 4 };
 
@@ -30,7 +31,7 @@ struct request {
     int fd[HANDED_MAX];
     size_t fds;
     const char *cwd;
-    struct winsize size;
+    unsigned short rows, columns; /* of the terminal */
     struct strings arg, env;
 };
 
@@ -103,9 +104,9 @@ static void parse(struct request *request, char *text, size_t length)
         else if (take(entry, "cwd", &value))
             request->cwd = value;
         else if (take(entry, "rows", &value))
-            request->size.ws_row = read_side(value);
+            request->rows = read_side(value);
         else if (take(entry, "columns", &value))
-            request->size.ws_col = read_side(value);
+            request->columns = read_side(value);
         else if (take(entry, "end", &value))
             end = entry + strlen(entry) + 1;
         else
@@ -147,18 +148,14 @@ static void give_away(int socket, int fd)
         die(STAGE_TERMINAL, "sendmsg");
 }
 
-/* Of the job's own devpts, so that it has a name there. The child leads its session, which has none yet: ioctl_tty(2). */
+/* The child leads its session, which has no terminal yet: ioctl_tty(2). */
 static int make_terminal(const struct request *request)
 {
-    int unlocked = 0;
-    int outer = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
-    if (outer < 0 || ioctl(outer, TIOCSPTLCK, &unlocked) < 0)
-        die(STAGE_TERMINAL, "open /dev/ptmx");
-    int inner = ioctl(outer, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
-    if (inner < 0 || ioctl(outer, TIOCSWINSZ, &request->size) < 0 || ioctl(inner, TIOCSCTTY, 0) < 0)
-        die(STAGE_TERMINAL, "ioctl /dev/ptmx");
-    give_away(request->socket, outer);
-    return inner;
+    struct terminal made = terminal_open(request->rows, request->columns);
+    if (ioctl(made.slave, TIOCSCTTY, 0) < 0)
+        die(STAGE_TERMINAL, "ioctl TIOCSCTTY");
+    give_away(request->socket, made.master);
+    return made.slave;
 }
 
 static void connect_to(int from, int fd)

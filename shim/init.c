@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -18,14 +19,29 @@
 #include "privileges.h"
 #include "record.h"
 #include "rootfs.h"
+#include "terminal.h"
 
 /* The init's only descriptors beside 0, 1 and 2: from IDMAPS on those that there are, and after them the disk. */
-enum { MONITOR = 3, OUTPUT = 4, EXEC = 5, IDMAPS = 6, KEPT_MAX = 3 + SPEC_WRITABLE_MAX + 2 };
+enum { MONITOR = 3, OUTPUT = 4, INPUT = 5, EXEC = 6, IDMAPS = 7, KEPT_MAX = 4 + SPEC_WRITABLE_MAX + 2 };
 
 static void tell(const struct message *message)
 {
     /* Without a monitor there is nobody to run for. */
     if (RETRY(send(MONITOR, message, sizeof *message, MSG_NOSIGNAL)) < 0)
+        _exit(1);
+}
+
+/* With a descriptor for the monitor to have: unix(7), SCM_RIGHTS. */
+static void pass(struct message message, int fd)
+{
+    union {
+        char space[CMSG_SPACE(sizeof fd)];
+        struct cmsghdr header;
+    } control = {.header = {.cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
+    struct iovec part = {&message, sizeof message};
+    struct msghdr packet = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
+    if (RETRY(sendmsg(MONITOR, &packet, MSG_NOSIGNAL)) < 0)
         _exit(1);
 }
 
@@ -45,17 +61,19 @@ static void await_go(void)
 /* Everything else that the monitor had open, its lock above all, is closed before anything can go wrong here. */
 static void keep_only(const struct handed *handed)
 {
-    int kept[KEPT_MAX] = {handed->monitor, handed->output, handed->exec};
-    size_t count = 3 + handed->idmaps;
-    memcpy(kept + 3, handed->idmap, handed->idmaps * sizeof *kept);
+    int kept[KEPT_MAX] = {handed->monitor, handed->output, handed->input, handed->exec};
+    size_t count = 4 + handed->idmaps;
+    memcpy(kept + 4, handed->idmap, handed->idmaps * sizeof *kept);
     if (handed->disk >= 0)
         kept[count++] = handed->disk;
     /* Out of the way first, or one would be overwritten before its turn. */
     for (size_t i = 0; i < count; i++)
-        if ((kept[i] = fcntl(kept[i], F_DUPFD_CLOEXEC, MONITOR + KEPT_MAX)) < 0)
+        if (kept[i] >= 0 && (kept[i] = fcntl(kept[i], F_DUPFD_CLOEXEC, MONITOR + KEPT_MAX)) < 0)
             _exit(1); /* the monitor sees the socket close */
     for (size_t i = 0; i < count; i++)
-        if (dup3(kept[i], MONITOR + (int)i, O_CLOEXEC) < 0)
+        if (kept[i] < 0)
+            close(MONITOR + (int)i);
+        else if (dup3(kept[i], MONITOR + (int)i, O_CLOEXEC) < 0)
             _exit(1);
     if (kernel_close_range(MONITOR + (unsigned)count) < 0)
         _exit(1);
@@ -105,7 +123,8 @@ static int open_signals(const sigset_t *set)
 
 struct execution {
     const struct spec *spec;
-    int error; /* errno of what failed in the child */
+    int terminal; /* -1: there is none */
+    int error;    /* errno of what failed in the child */
 };
 
 /* In the child, on a stack of its own. Its session and its group have its own number before the init goes on, so that
@@ -115,7 +134,12 @@ static int execute(void *context)
     struct execution *execution = context;
     reset_signals();
     setsid();
-    if (dup2(OUTPUT, 1) < 0 || dup2(OUTPUT, 2) < 0)
+    int terminal = execution->terminal;
+    int in = terminal >= 0 ? terminal : execution->spec->input ? INPUT : 0;
+    int out = terminal >= 0 ? terminal : OUTPUT;
+    if (terminal >= 0 && ioctl(terminal, TIOCSCTTY, 0) < 0)
+        execution->error = errno;
+    else if (dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(out, 2) < 0)
         execution->error = errno;
     else
         execution->error = search_and_execute(&execution->spec->arg, &execution->spec->env);
@@ -124,10 +148,10 @@ static int execute(void *context)
 
 /* As vfork(2): the child shares the init's memory, and the init waits, until it executes the command; so no one needs
  * to be told how that went. */
-static pid_t start_command(const struct spec *spec)
+static pid_t start_command(const struct spec *spec, int terminal)
 {
     static _Alignas(16) char stack[64 << 10];
-    struct execution execution = {.spec = spec};
+    struct execution execution = {.spec = spec, .terminal = terminal};
     int64_t at = monotonic_us();
     pid_t command = clone(execute, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, &execution);
     if (command < 0)
@@ -135,7 +159,10 @@ static pid_t start_command(const struct spec *spec)
     errno = execution.error;
     if (errno)
         die(STAGE_EXEC, "execve");
-    close(OUTPUT); /* or the monitor would never see its end */
+    if (terminal < 0)
+        close(OUTPUT); /* or the monitor would never see its end */
+    if (spec->input)
+        close(INPUT); /* or it would never see that nobody reads it any more */
     tell(&(struct message){.kind = MESSAGE_STARTED, .at = at});
     return command;
 }
@@ -168,6 +195,18 @@ static _Noreturn void forward_and_reap(pid_t command, int signals)
     }
 }
 
+/* The slave, or -1. It stays open here: a master has an error for a reader while nobody has its slave open, as when the
+ * command closes it for a moment. */
+static int make_terminal(const struct spec *spec)
+{
+    if (!spec->rows)
+        return -1;
+    struct terminal made = terminal_open(spec->rows, spec->columns);
+    pass((struct message){.kind = MESSAGE_TERMINAL}, made.master);
+    close(made.master);
+    return made.slave;
+}
+
 /* As the job, which may enter no more than that can. */
 static void enter(const char *directory)
 {
@@ -191,10 +230,11 @@ void init_run(const struct spec *spec, const struct handed *handed)
     await_go(); /* ids are mapped */
     drop_privileges(spec->open_files);
     die_with_monitor();
+    int terminal = make_terminal(spec);
     confine_to_writable(spec);
     filter_system_calls();
     enter(spec->cwd);
     int signals = open_signals(&taken);
 
-    forward_and_reap(start_command(spec), signals);
+    forward_and_reap(start_command(spec, terminal), signals);
 }

@@ -22,6 +22,7 @@ enum {
     PIPE_SIZE = 1 << 20,
     PIPE_SIZE_SMALL = 256 << 10,
     BUFFER_SIZE = 256 << 10,
+    TERMINAL_SIZE = 128 << 10, /* more than a terminal holds for its reader */
     SHORT_READ = 64 << 10, /* below this it pays to wait for more */
     FLOWING_READS = 2,     /* so many in quick succession are a flow */
     NAP_MS = 1,
@@ -66,19 +67,29 @@ static void let_go_on(struct monitor *monitor)
 /* An init that ended before it had read our byte resets the connection, and what it said last comes after that: unix(7). */
 static bool receive(struct monitor *monitor, struct message *message, int flags)
 {
-    long length = RETRY(recv(monitor->socket, message, sizeof *message, flags));
+    union {
+        char space[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr header;
+    } control = {.space = {0}};
+    struct iovec part = {message, sizeof *message};
+    struct msghdr packet = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    flags |= MSG_CMSG_CLOEXEC;
+    long length = RETRY(recvmsg(monitor->socket, &packet, flags));
     if (length < 0 && errno == ECONNRESET)
-        length = RETRY(recv(monitor->socket, message, sizeof *message, flags));
+        length = RETRY(recvmsg(monitor->socket, &packet, flags));
+    message->passed = -1;
+    if (length >= 0 && packet.msg_controllen == sizeof control && control.header.cmsg_type == SCM_RIGHTS)
+        memcpy(&message->passed, CMSG_DATA(&control.header), sizeof message->passed);
     return length == sizeof *message;
 }
 
-/* Waits for the init to come that far; when it did. */
-static int64_t await(struct monitor *monitor, int kind)
+/* Waits for the init to come that far. */
+static struct message await(struct monitor *monitor, int kind)
 {
     struct message message;
     bool told = receive(monitor, &message, 0);
     if (told && (int)message.kind == kind)
-        return message.at;
+        return message;
     if (!told || message.kind != MESSAGE_FAILED) {
         errno = ECHILD;
         die(STAGE_NAMESPACE, "init has died");
@@ -88,14 +99,18 @@ static int64_t await(struct monitor *monitor, int kind)
     die(message.failure.stage, "%s", message.failure.call);
 }
 
-/* A pipe bigger than the usual 64 KiB, so that a job seldom waits for its log: pipe(7). The buffer has memory only while
- * output flows. */
-static void make_output(struct monitor *monitor, int ends[2])
+/* It has memory only while output flows. */
+static void make_buffer(struct monitor *monitor)
 {
     monitor->buffer =
         mmap(NULL, BUFFER_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (monitor->buffer == MAP_FAILED)
         die(STAGE_LOG, "mmap");
+}
+
+/* A pipe bigger than the usual 64 KiB, so that a job seldom waits for its log: pipe(7). */
+static void make_output(int ends[2])
+{
     if (pipe2(ends, O_CLOEXEC) < 0)
         die(STAGE_LOG, "pipe2");
     if (fcntl(ends[0], F_SETPIPE_SZ, PIPE_SIZE) < 0)
@@ -106,16 +121,22 @@ static void make_output(struct monitor *monitor, int ends[2])
 
 void monitor_launch(struct monitor *monitor)
 {
-    int output[2], sockets[2];
-    make_output(monitor, output);
+    const struct spec *spec = &monitor->spec;
+    int output[2] = {-1, -1}, sockets[2], input = -1;
+    make_buffer(monitor);
+    if (!spec->rows)
+        make_output(output);
+    if (spec->rows || spec->input)
+        input_open(&monitor->input, FD_DIR);
+    if (spec->input)
+        input = input_make_pipe(&monitor->input, spec->uid_base);
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets) < 0)
         die(STAGE_NAMESPACE, "socketpair");
     /* The init's copy of this directory is in its own mount namespace, as the places that it mounts must be. */
     if (fchdir(FD_DIR) < 0)
         die(STAGE_ROOTFS, "fchdir");
 
-    struct handed handed = {.monitor = sockets[1], .output = output[1], .exec = exec_listen()};
-    const struct spec *spec = &monitor->spec;
+    struct handed handed = {.monitor = sockets[1], .output = output[1], .input = input, .exec = exec_listen()};
     for (size_t i = 0; i < spec->rw.count; i++)
         handed.idmap[handed.idmaps++] = make_idmap(spec->rw.at[i], spec->uid_base, false);
     if (spec->shared)
@@ -132,6 +153,7 @@ void monitor_launch(struct monitor *monitor)
     close(handed.exec); /* or a server would wait for an init that is gone */
     close(sockets[1]);
     close(output[1]);
+    close(input);
     monitor->socket = sockets[0];
     monitor->output = output[0];
 
@@ -140,7 +162,11 @@ void monitor_launch(struct monitor *monitor)
     await(monitor, MESSAGE_UNMAPPED);
     map_ids(monitor->init, spec->uid_base, spec->id_count);
     let_go_on(monitor);
-    monitor->outcome.began = await(monitor, MESSAGE_STARTED);
+    if (spec->rows) {
+        monitor->output = await(monitor, MESSAGE_TERMINAL).passed;
+        input_use_terminal(&monitor->input, monitor->output);
+    }
+    monitor->outcome.began = await(monitor, MESSAGE_STARTED).at;
     monitor->outcome.started_at = now_ns();
     record_started(FD_DIR, monitor->init, &monitor->outcome);
     report_started(FD_REPORT, monitor->init);
@@ -200,7 +226,7 @@ static void take_signals(struct monitor *monitor, struct watch *watch)
 static void drain(struct monitor *monitor, struct watch *watch)
 {
     ssize_t length = read(monitor->output, monitor->buffer, BUFFER_SIZE);
-    if (length == 0) {
+    if (length == 0 || (length < 0 && errno == EIO)) { /* a terminal ends by the latter */
         close(monitor->output);
         monitor->output = -1;
     }
@@ -233,13 +259,15 @@ static bool is_grace_over(const struct monitor *monitor, const struct watch *wat
 void monitor_watch(struct monitor *monitor)
 {
     struct watch watch = {0};
-    enum { OUTPUT, INIT, SIGNALS, OOM, COUNT };
+    enum { OUTPUT, INIT, SIGNALS, OOM, INPUT, TARGET, COUNT };
     for (;;) {
         struct pollfd events[COUNT] = {
             [OUTPUT] = {.fd = watch.napping ? -1 : monitor->output, .events = POLLIN},
             [INIT] = {.fd = monitor->pidfd, .events = POLLIN},
             [SIGNALS] = {.fd = monitor->signals, .events = POLLIN},
             [OOM] = {.fd = monitor->oom, .events = POLLIN},
+            [INPUT] = input_awaits_frames(&monitor->input),
+            [TARGET] = input_awaits_target(&monitor->input),
         };
         int ready = poll(events, COUNT, choose_timeout(monitor, &watch));
         if (ready == 0 && !watch.napping && !watch.oom_looks && watch.dirty) {
@@ -257,6 +285,8 @@ void monitor_watch(struct monitor *monitor)
             kill_job(monitor);
         if (events[INIT].revents)
             break;
+        if (events[INPUT].revents || events[TARGET].revents)
+            input_pass_on(&monitor->input, events[TARGET].revents & POLLERR);
         if (events[OUTPUT].revents)
             drain(monitor, &watch);
     }
@@ -280,8 +310,8 @@ static void read_status(struct monitor *monitor)
  * which may write for ever. */
 static void drain_rest(struct monitor *monitor)
 {
-    int left = 0;
-    if (monitor->output < 0 || ioctl(monitor->output, FIONREAD, &left) < 0)
+    int left = TERMINAL_SIZE; /* it cannot be asked, but says when there is no more */
+    if (monitor->output < 0 || (!monitor->spec.rows && ioctl(monitor->output, FIONREAD, &left) < 0))
         return;
     while (left > 0) {
         size_t most = left < BUFFER_SIZE ? (size_t)left : BUFFER_SIZE;

@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include "cgroup.h"
+#include "input.h"
 #include "log.h"
 #include "record.h"
 #include "spec.h"
@@ -20,6 +21,7 @@ struct monitor {
     int signals;  /* signalfd */
     int output;   /* the read end of the job's output, -1 once it has ended */
     char *buffer; /* between the two */
+    struct input input;
     pid_t init;
     int pidfd;  /* of the init */
     int oom;    /* eventfd of a v1 group that ran out of memory, -1 where the kernel ends the whole group itself */

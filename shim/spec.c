@@ -12,8 +12,8 @@
 
 enum { HOSTNAME_MAX = 64, ID_MAX = 20, PATH_BYTES_MAX = 4095 };
 
-enum key { VERSION, ID, HOSTNAME, UID_BASE, ID_COUNT, GRACE_MS, OPEN_FILES, TMP_BYTES, LOG_LIMIT, WORK, CWD, OUTPUTS, DISK, RO, RW,
-           SHARED, MASK, CGROUP2, CGROUP, SET, KILL, OOM, STAT, ENV, ARG, END, KEYS };
+enum key { VERSION, ID, HOSTNAME, UID_BASE, ID_COUNT, GRACE_MS, OPEN_FILES, TMP_BYTES, LOG_LIMIT, WORK, CWD, OUTPUTS, INPUT, TERMINAL, DISK, RO,
+           RW, SHARED, MASK, CGROUP2, CGROUP, SET, KILL, OOM, STAT, ENV, ARG, END, KEYS };
 
 /* MANY keys may come any number of times, ONCE keys exactly once, MAYBE keys at most once. */
 static const struct {
@@ -26,6 +26,7 @@ static const struct {
     [OPEN_FILES] = {"open_files", ONCE}, [TMP_BYTES] = {"tmp_bytes", ONCE},
     [LOG_LIMIT] = {"log_limit", MAYBE}, [WORK] = {"work", ONCE},
     [CWD] = {"cwd", MAYBE},          [OUTPUTS] = {"outputs", MAYBE},
+    [INPUT] = {"input", MAYBE},      [TERMINAL] = {"terminal", MAYBE},
     [DISK] = {"disk", MAYBE},        [RO] = {"ro", MANY},
     [RW] = {"rw", MANY},             [SHARED] = {"shared", MAYBE},
     [MASK] = {"mask", MANY},
@@ -75,6 +76,19 @@ static bool read_number32(const char *text, uint32_t least, uint32_t most, uint3
         return false;
     *number = (uint32_t)value;
     return true;
+}
+
+/* `ROWS COLUMNS`, as much as a struct winsize holds. */
+static bool read_size(const char *text, struct spec *spec)
+{
+    char rows[8];
+    size_t length = strcspn(text, " ");
+    if (length >= sizeof rows || text[length] != ' ')
+        return false;
+    memcpy(rows, text, length);
+    rows[length] = '\0';
+    return read_number32(rows, 1, UINT16_MAX, &spec->rows) &&
+           read_number32(text + length + 1, 1, UINT16_MAX, &spec->columns);
 }
 
 /* Absolute and plain: no empty component, no `.` or `..`, not the root itself. */
@@ -195,7 +209,7 @@ static bool read_entry(struct reader *reader, enum key key, char *value)
     bool fine = true;
     switch (key) {
     case VERSION:
-        return strcmp(value, "3") == 0 || refuse(reader, "not a version that this shim speaks");
+        return strcmp(value, "4") == 0 || refuse(reader, "not a version that this shim speaks");
     case ID:
         spec->id = value;
         return is_digits(value, ID_MAX) || refuse(reader, "not an id");
@@ -217,6 +231,11 @@ static bool read_entry(struct reader *reader, enum key key, char *value)
     case LOG_LIMIT:
         fine = read_number(value, 0, INT64_MAX, &spec->log_limit);
         break;
+    case INPUT:
+        spec->input = true;
+        return !*value || refuse(reader, "input has a value");
+    case TERMINAL:
+        return read_size(value, spec) || refuse(reader, "not a size");
     case DISK:
         spec->disk = true;
         return !*value || refuse(reader, "disk has a value");
@@ -292,6 +311,8 @@ static bool is_complete(struct reader *reader)
         return refuse(reader, "no command");
     if (reader->spec->uid_base > UINT32_MAX - reader->spec->id_count)
         return refuse(reader, "id range too long");
+    if (reader->spec->rows && reader->spec->input)
+        return refuse(reader, "a terminal has an input of its own");
     return true;
 }
 

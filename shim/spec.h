@@ -38,6 +38,8 @@ struct spec {
     const char *shared;  /* the host path shown at SHARED_PLACE; NULL: none */
     uint32_t uid_base, id_count, grace_ms, open_files;
     uint64_t tmp_bytes, log_limit; /* log_limit 0: as much as there is room for */
+    uint32_t rows, columns; /* of the command's terminal; 0: it has none */
+    bool input;             /* the command's stdin is a pipe, not empty */
     bool disk;          /* the work directory is a file system in `disk`, not `work/` */
     struct strings ro, rw, mask, env, arg;
     struct group group[SPEC_GROUPS_MAX];

@@ -152,6 +152,24 @@ class TooManyCommands(JobletError):
         super().__init__(f"{most} other commands run in {where} (at most {most})")
 
 
+class JobTakesNoInput(JobletError):
+    """The job was made without `stdin`, so nothing can be sent to it."""
+
+    status = Status.FAILED_PRECONDITION
+
+    def __init__(self, job_id: int) -> None:
+        super().__init__(f"job takes no input: {job_id} (it was not run with stdin or a terminal)")
+
+
+class InputEnded(JobletError):
+    """The job runs, but its input has had its end, or it has closed it."""
+
+    status = Status.FAILED_PRECONDITION
+
+    def __init__(self, job_id: int) -> None:
+        super().__init__(f"the input of job {job_id} has ended")
+
+
 class JobNotEnded(JobletError):
     """The job has not ended, so it cannot be deleted."""
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from joblet import clock
 from joblet.admission import Admission
-from joblet.errors import DiskUnusable, NoRoom, StoreFailed, TransitionRefused
-from joblet.executor.base import Executor, Exit, LaunchFailed, Lost, Running
+from joblet.errors import DiskUnusable, JobNotRunning, NoRoom, StoreFailed, TransitionRefused
+from joblet.executor.base import Executor, Exit, Input, LaunchFailed, Lost, Running
 from joblet.job import TIMEOUT, Ending, Job, Receipt, State, conclude
 from joblet.log import fields
 from joblet.logs import LogHub
@@ -97,6 +97,12 @@ class Live:
         self.stop_reason = reason
         if not self._around.admission.withdraw(self.job.id) and self._running is not None:
             self._running.stop()
+
+    async def open_input(self) -> Input:
+        """A way into it. Raises JobNotRunning when it does not run, InputOver when its input is over, or OSError."""
+        if self._running is None or self.ended.is_set():
+            raise JobNotRunning(self.job.id, self.job.state)
+        return await self._running.open_input()
 
     def set_timeout(self, timeout_ms: int) -> None:
         """Let it run for so long, from its exec."""

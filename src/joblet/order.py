@@ -27,6 +27,10 @@ MAX_TIMEOUT_MS = 10 * 365 * 86_400_000
 MAX_KEY = 128
 MAX_NAME = 128
 
+MAX_TERMINAL = 65535
+"""rows, and columns (struct winsize of ioctl_tty(2))"""
+
+_TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 RESERVED = "JOBLET_"
 """begins the names of the variables that tell a job what it is"""
@@ -131,6 +135,34 @@ def validate_workdir(path: str) -> None:
         validate_path("workdir", path)
 
 
+def validate_size(rows: int, columns: int) -> None:
+    """Raise InvalidArgument unless a terminal can have this size."""
+    for name, count in (("rows", rows), ("columns", columns)):
+        if not 1 <= count <= MAX_TERMINAL:
+            raise InvalidArgument(f"invalid terminal: {count} {name} (allowed 1 to {MAX_TERMINAL})")
+
+
+def validate_input(order: Order) -> None:
+    """Raise InvalidArgument for a terminal that cannot be, and for input that nobody would send."""
+    if order.terminal is not None:
+        validate_size(order.terminal.rows, order.terminal.columns)
+        term = order.terminal.term
+        if term and not _TERM.fullmatch(term):
+            raise InvalidArgument(f"invalid terminal: {term[:64]!r} is no kind of terminal (as xterm-256color)")
+        if order.separate_streams:
+            raise InvalidArgument("invalid separateStreams: a terminal has only one stream")
+    if not order.stdin:
+        return
+    what = "takes input" if order.terminal is None else "has a terminal"
+    if order.retries:
+        raise InvalidArgument(f"invalid retries: {order.retries} of a job that {what}, which nobody would send again")
+    when = order.schedule.when if order.schedule else ""
+    if when.startswith("@") or len(when.split()) > 2:
+        raise InvalidArgument(
+            f"invalid schedule: {when[:MAX_NAME]!r} of a job that {what}, which nobody would send again"
+        )
+
+
 def settle(order: Order, policy: Policy, role: str) -> Order:
     """The order with everything that the client left open filled in. Raise InvalidArgument for what may not be."""
     validate_command(order.command, order.args)
@@ -139,6 +171,7 @@ def settle(order: Order, policy: Policy, role: str) -> Order:
     validate_environment("environment", order.environment, reserved=order.part is not None)
     validate_environment("secret_environment", order.secret_environment)
     validate_workdir(order.workdir)
+    validate_input(order)
     for path in order.uploads.paths if order.uploads else ():
         validate_path("uploads", path)
     most = round(policy.timeout * 1000)

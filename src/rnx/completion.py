@@ -21,7 +21,7 @@ _NEWEST = 50
 """ids that are offered at most"""
 _WIDEST = 60
 """columns of what stands beside an id"""
-_ENDED = frozenset({"stop", "timeout", "wait", "exec"})
+_ENDED = frozenset({"attach", "exec", "stop", "timeout", "wait"})
 """commands for which ended jobs are of no use"""
 
 

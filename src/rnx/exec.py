@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from contextlib import aclosing, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from joblet.command_line import complain
 from rnx import terminal, workflow_file
-from rnx.input import pieces
+from rnx.input import Input
 from rnx.jobs import JobId
 from rnx.output import Output
 from rnx.session import OWN_FAILURE, ServerCommand, with_client
@@ -59,11 +58,9 @@ def exec_(
     environment = workflow_file.assignments("--env", env)
 
     async def call(client: Client) -> None:
-        from joblet.client import Terminal
-
-        if tty and interactive:
-            terminal.check()
-        asked = Terminal(*terminal.size(), os.environ.get("TERM", "")) if tty else None
+        raw = tty and interactive
+        if raw:
+            terminal.check_raw()
         async with client.exec(
             job_id,
             command,
@@ -71,10 +68,13 @@ def exec_(
             environment=environment,
             workdir=workdir,
             stdin=interactive,
-            terminal=asked,
+            terminal=terminal.described() if tty else None,
         ) as session:
-            with terminal.raw() if tty and interactive else nullcontext():
-                code = await _relay(session, interactive=interactive, tty=tty)
+            try:
+                async with terminal.raw() if raw else nullcontext() as resized:
+                    code = await _relay(session, interactive=interactive, resized=resized)
+            except terminal.Ended as error:
+                raise typer.Exit(128 + error.number) from None
         if session.reason != f"exit code {code}":
             complain(session.reason)
         raise typer.Exit(code)
@@ -82,13 +82,13 @@ def exec_(
     with_client(ctx, call, failure=OWN_FAILURE)
 
 
-async def _relay(session: ExecSession, *, interactive: bool, tty: bool) -> int:
+async def _relay(session: ExecSession, *, interactive: bool, resized: asyncio.Event | None) -> int:
     """Pass on what it writes and what is written to it, until it has ended: its exit code."""
     beside: list[Coroutine[Any, Any, None]] = []
     if interactive:
         beside.append(_feed(session))
-    if tty:
-        beside.append(_resize(session))
+    if resized is not None:
+        beside.append(_resize(session, resized))
     async with (
         _side_by_side(beside),
         Output(sys.stdout.fileno()) as out,
@@ -100,17 +100,16 @@ async def _relay(session: ExecSession, *, interactive: bool, tty: bool) -> int:
 
 
 async def _feed(session: ExecSession) -> None:
-    async with aclosing(pieces(terminal.STDIN)) as typed:
-        async for piece in typed:
-            await session.write(piece)
+    source = Input(0)
+    while piece := await source.read():
+        await session.write(piece)
     await session.end()
 
 
-async def _resize(session: ExecSession) -> None:
-    sizes: AsyncGenerator[tuple[int, int]] = terminal.sizes()
-    async with aclosing(sizes):
-        async for rows, columns in sizes:
-            await session.resize(rows, columns)
+async def _resize(session: ExecSession, resized: asyncio.Event) -> None:
+    while await resized.wait():
+        resized.clear()
+        await session.resize(*terminal.size())
 
 
 @asynccontextmanager

@@ -1,39 +1,49 @@
-"""Input that may never come: read by a thread, a piece ahead."""
+"""Input that may not come for long: read by a thread, no more than is asked for."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import select
 import threading
-from collections.abc import AsyncGenerator
 from contextlib import suppress
 
-_PIECE = 64 << 10
-"""bytes that are read at a time"""
+_MOST = 64 << 10
+"""bytes of one read"""
 
 
-async def pieces(descriptor: int) -> AsyncGenerator[bytes]:
-    """What comes from a descriptor, to its end.
+class Input:
+    """A descriptor read by a thread, which does not keep the process from its exit: it is a daemon.
 
-    The thread cannot be interrupted while it reads. It is a daemon, so that it keeps nobody from leaving.
+    Nothing is read ahead: what is not asked for stays for whoever reads the descriptor next.
     """
-    loop = asyncio.get_running_loop()
-    handed: asyncio.Queue[bytes] = asyncio.Queue()
-    room = threading.Semaphore(1)
 
-    def read() -> None:
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._wanted = threading.Semaphore(0)
+        self._pieces: asyncio.Queue[bytes] = asyncio.Queue()
+        self._thread: threading.Thread | None = None
+
+    async def read(self) -> bytes:
+        """What comes next; empty at the end."""
+        if self._thread is None:
+            loop = asyncio.get_running_loop()
+            self._thread = threading.Thread(target=self._read_all, args=(loop,), name="input", daemon=True)
+            self._thread.start()
+        self._wanted.release()
+        return await self._pieces.get()
+
+    def _read_all(self, loop: asyncio.AbstractEventLoop) -> None:
         with suppress(RuntimeError):  # the loop has ended meanwhile
             while True:
-                room.acquire()
-                try:
-                    data = os.read(descriptor, _PIECE)
-                except OSError:
-                    data = b""
-                loop.call_soon_threadsafe(handed.put_nowait, data)
-                if not data:
-                    return
+                self._wanted.acquire()
+                loop.call_soon_threadsafe(self._pieces.put_nowait, self._read())
 
-    threading.Thread(target=read, name="input", daemon=True).start()
-    while data := await handed.get():
-        room.release()
-        yield data
+    def _read(self) -> bytes:
+        while True:
+            try:
+                return os.read(self._descriptor, _MOST)
+            except BlockingIOError:  # whoever has it too has set it so
+                select.select([self._descriptor], [], [])
+            except OSError:  # a terminal that has gone
+                return b""

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from joblet import __version__, command_line
-from rnx import completion, exec, jobs, listing, log, nodes, run, session, wait, why, workflow
+from rnx import attach, completion, exec, jobs, listing, log, nodes, run, session, wait, why, workflow
 
 app = typer.Typer(
     add_completion=False,
@@ -39,6 +39,7 @@ def flags(
 
 
 run.register(app)
+attach.register(app)
 jobs.register(app)
 listing.register(app)
 log.register(app)

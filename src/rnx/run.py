@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from joblet.command_line import FAILURE, write
-from rnx import render, workflow_file, workflow_text
+from joblet.command_line import FAILURE, one_line, write
+from rnx import attach, render, terminal, workflow_file, workflow_text
 from rnx import wait as waiting
+from rnx.detach import DEFAULT, keys_of
 from rnx.jobs import seconds
 from rnx.session import OWN_FAILURE, ServerCommand, with_client
 
@@ -49,6 +50,17 @@ def run(
             " stopped or canceled.",
         ),
     ] = False,
+    interactive: Annotated[
+        bool,
+        typer.Option("--interactive", "-i", help="Send what comes from stdin to the job, and its end; with --follow."),
+    ] = False,
+    tty: Annotated[
+        bool,
+        typer.Option(
+            "--tty", "-t", help="Give the job a terminal; with --follow. With -i each key goes to it, as Ctrl-C does."
+        ),
+    ] = False,
+    detach_keys: attach.DetachKeys = DEFAULT,
     logs: Annotated[bool, typer.Option("--logs", help="With --follow: what its jobs write, too.")] = False,
     name: Annotated[str, typer.Option(metavar="TEXT", help="Name of the job, for people.", show_default=False)] = "",
     env: Annotated[
@@ -152,6 +164,9 @@ def run(
     secrets = workflow_file.assignments("--secret-env", secret_env)
 
     async def call(client: Client) -> None:
+        keys = keys_of(detach_keys)
+        if interactive and tty:
+            terminal.check_raw()
         job = await client.run(
             command,
             *(args or ()),
@@ -170,14 +185,19 @@ def run(
             secret_environment=secrets,
             workdir=workdir,
             uploads=[*(upload or ()), *(upload_dir or ())],
+            stdin=interactive,
+            terminal=terminal.described() if tty else None,
         )
+        if interactive or tty:
+            waiting.tell(f"Job {one_line(job.id)} started\n")
+            await attach.converse(client, job.id, keys, stdin=interactive)
         if follow:
             await waiting.follow(job)
         write(render.started(job.info))
         if wait:
             await waiting.wait_for(job)
 
-    with_client(ctx, call, failure=OWN_FAILURE if wait or follow else FAILURE)
+    with_client(ctx, call, failure=OWN_FAILURE if wait or follow or interactive or tty else FAILURE)
 
 
 def _run_workflow(ctx: typer.Context, file: WorkflowFile, key: str, *, wait: bool, follow: bool, logs: bool) -> None:

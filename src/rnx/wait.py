@@ -46,7 +46,7 @@ async def follow(job: Job) -> None:
 
     Raises typer.Exit with its exit status.
     """
-    _tell(f"Job {one_line(job.id)} started\n")
+    tell(f"Job {one_line(job.id)} started\n")
     with _goes_on(job.id):
         chunks = cast("AsyncGenerator[bytes]", job.logs(reconnect=True))
         async with Output(sys.stdout.fileno()) as output, aclosing(chunks):
@@ -54,7 +54,7 @@ async def follow(job: Job) -> None:
                 await output.write(chunk)
         ended = await job.wait()
     if ended.status != "COMPLETED":
-        _tell(ending(ended))
+        tell(ending(ended))
     raise typer.Exit(exit_status(ended))
 
 
@@ -82,11 +82,12 @@ def _goes_on(job_id: str) -> Iterator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        _tell(f"The job goes on; to see it again: rnx log {job_id}, to stop it: rnx stop {job_id}\n")
+        tell(f"The job goes on; to see it again: rnx log {job_id}, to stop it: rnx stop {job_id}\n")
         raise
 
 
-def _tell(text: str) -> None:
+def tell(text: str) -> None:
+    """Write to stderr, at once."""
     if sys.stderr is not None:
         sys.stderr.write(text)
         sys.stderr.flush()

@@ -142,8 +142,8 @@ def changed(key: str, *values: str) -> Entries:
     [
         b"",
         b"\0",
-        b"version=3",
-        b"version=3\0",
+        b"version=4",
+        b"version=4\0",
         encode(COMPLETE)[:-1],
         encode(COMPLETE) + b"\0",
         encode(COMPLETE) + b"arg=x\0",
@@ -168,6 +168,8 @@ def changed(key: str, *values: str) -> Entries:
             for entry in (
                 *(("cwd", value) for value in ("", "work", "./a")),
                 *(("outputs", value) for value in ("", ".", "..", "a/b", "/a", "x" * 256)),
+                *(("input", value) for value in ("x", " ")),
+                *(("terminal", value) for value in ("", " ", "24", "24 ", " 80", "0 80", "24 0", "24 65536", "24 80 ")),
                 *(("shared", value) for value in ("", "/", "a", "/a/../b", "/a/", "/a" * 2048)),
             )
         ),

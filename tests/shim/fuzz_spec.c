@@ -154,9 +154,34 @@ static void check_groups(struct text text, const struct spec *spec)
         CHECK(spec->group[i].set.count == found[i].set && spec->group[i].stat.count == found[i].stat);
 }
 
+static void check_flag(struct text text, const char *key, bool set)
+{
+    const char *entry = text.start;
+    const char *value = next_value(&entry, text.end, key);
+    CHECK(set == (value != NULL) && (!value || !*value));
+    CHECK(next_value(&entry, text.end, key) == NULL);
+}
+
+/* Numbers with a space between them, each as it is written when leading zeros are left out. */
+static void check_size(struct text text, uint32_t rows, uint32_t columns)
+{
+    const char *entry = text.start;
+    const char *value = next_value(&entry, text.end, "terminal");
+    CHECK(next_value(&entry, text.end, "terminal") == NULL);
+    if (!value) {
+        CHECK(rows == 0 && columns == 0);
+        return;
+    }
+    char *rest;
+    CHECK(strspn(value, "0123456789 ") == strlen(value));
+    CHECK(strtoull(value, &rest, 10) == rows && *rest == ' ' && rest > value);
+    CHECK(strtoull(rest + 1, &rest, 10) == columns && !*rest);
+    CHECK(rows > 0 && rows <= UINT16_MAX && columns > 0 && columns <= UINT16_MAX);
+}
+
 static void check_spec(struct text text, const struct spec *spec)
 {
-    CHECK(strncmp(text.start, "version=3", sizeof "version=3") == 0);
+    CHECK(strncmp(text.start, "version=4", sizeof "version=4") == 0);
     CHECK(text.end - text.start >= 5 && memcmp(text.end - 5, "end=", 5) == 0);
     check_single(text, "id", spec->id);
     check_single(text, "hostname", spec->hostname);
@@ -164,6 +189,9 @@ static void check_spec(struct text text, const struct spec *spec)
     check_maybe(text, "cwd", spec->cwd);
     check_maybe(text, "outputs", spec->outputs);
     check_maybe(text, "shared", spec->shared);
+    check_size(text, spec->rows, spec->columns);
+    check_flag(text, "input", spec->input);
+    CHECK(!spec->input || !spec->rows);
     check_number(text, "uid_base", spec->uid_base, false);
     check_number(text, "id_count", spec->id_count, false);
     check_number(text, "grace_ms", spec->grace_ms, false);

@@ -12,7 +12,7 @@ import pytest
 from toolchain import ROOT, SHIM, find_with
 
 from joblet.executor.local.spec import Group, View, encode
-from joblet.job import Job, Limits, State
+from joblet.job import Job, Limits, State, Terminal
 
 HERE = Path(__file__).parent
 SANITIZERS = ("-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all")
@@ -66,10 +66,16 @@ def seeds() -> list[bytes]:
         uid_base: int = 1_879_048_192,
         most: int = 0,
         workdir: str = "",
+        terminal: Terminal | None = None,
     ) -> bytes:
         limits = Limits(100, 64, 0, max_open_files=1024, max_disk=most >> 20)
         return encode(
-            Job(7, argv[0], tuple(argv[1:]), limits, State.INITIALIZING, "admin", 0, workdir=workdir),
+            Job(
+                *(7, argv[0], tuple(argv[1:]), limits, State.INITIALIZING, "admin", 0),
+                workdir=workdir,
+                stdin=bool(workdir or terminal),
+                terminal=terminal,
+            ),
             uid_base=uid_base,
             id_count=65536,
             grace_ms=5000,
@@ -82,7 +88,7 @@ def seeds() -> list[bytes]:
     return [
         spec(small, [], ["true"]),
         spec(full, [v2], ["sh", "-c", "echo = é"], most=2**30, workdir="src"),
-        spec(edge, [v1, v1, v1], ["", "=", "end="], uid_base=2**32 - 1 - 65536),
+        spec(edge, [v1, v1, v1], ["", "=", "end="], uid_base=2**32 - 1 - 65536, terminal=Terminal(1, 65535)),
     ]
 
 
@@ -138,6 +144,7 @@ def test_no_bytes_confuse_the_parser(tmp_path: Path) -> None:
         ("digit > most || value > (most - digit) / 10", "digit > most"),
         (".set.at = reader->set.at + reader->set.count,", ".set.at = reader->set.at,"),
         ("uid_base > UINT32_MAX - reader->spec->id_count", "uid_base == 0"),
+        ("length >= sizeof rows || text[length] != ' '", "text[length] != ' '"),
     ],
 )
 def test_a_mistake_in_the_parser_would_be_found(tmp_path: Path, right: str, wrong: str) -> None:

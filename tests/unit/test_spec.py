@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from joblet.executor.local.ranges import COUNT, IdRanges
 from joblet.executor.local.spec import Group, View, encode, sealed_memfd
-from joblet.job import Job, Limits, Part, State
+from joblet.job import Job, Limits, Part, State, Terminal
 
 SINGLE = {
     *("version", "id", "hostname", "uid_base", "id_count", "grace_ms", "open_files", "log_limit", "tmp_bytes"),
@@ -19,6 +20,8 @@ SINGLE = {
 }
 KEYS = SINGLE | {
     "cwd",
+    "input",
+    "terminal",
     "disk",
     "ro",
     "rw",
@@ -95,6 +98,22 @@ groups_of_a_job = st.lists(
 )
 
 
+def test_a_job_that_takes_input_has_a_pipe_or_a_terminal() -> None:
+    plain, piped = encoded(a_job(["cat"])), encoded(a_job(["cat"], stdin=True))
+    assert values(plain, "input") == values(plain, "terminal") == values(piped, "terminal") == []
+    assert values(piped, "input") == [b""]
+    at_terminal = encoded(a_job(["sh"], stdin=True, terminal=Terminal(24, 80)))
+    assert (values(at_terminal, "terminal"), values(at_terminal, "input")) == ([b"24 80"], [])
+
+
+def test_a_terminal_has_a_kind() -> None:
+    assert "TERM" not in variables(a_job(["sh"], stdin=True))
+    assert variables(a_job(["sh"], stdin=True, terminal=Terminal(24, 80)))["TERM"] == "xterm"
+    told = a_job(["sh"], stdin=True, terminal=Terminal(24, 80, "screen"))
+    assert variables(told)["TERM"] == "screen"
+    assert variables(replace(told, environment={"TERM": "dumb"}))["TERM"] == "dumb"
+
+
 @given(
     st.lists(texts, min_size=1, max_size=5),
     groups_of_a_job,
@@ -103,7 +122,7 @@ groups_of_a_job = st.lists(
 )
 def test_what_is_encoded_is_decoded(argv: list[str], groups: list[Group], view: View, disk: bool) -> None:
     pairs = encoded(a_job(argv, disk=disk), groups=groups, view=view)
-    assert pairs[0] == ("version", b"3")
+    assert pairs[0] == ("version", b"4")
     assert values(pairs, "disk") == ([b""] if disk else [])
     assert values(pairs, "rw") == [str(path).encode() for path in view.writable]
     assert values(pairs, "shared") == values(pairs, "cwd") == []

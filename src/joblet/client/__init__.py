@@ -41,6 +41,7 @@ from joblet.client.errors import (
     Unimplemented,
 )
 from joblet.client.jobs import JobInfo, JobList, Receipt, Schedule, StopResult, Terminal
+from joblet.client.session import Session
 from joblet.client.workflow_file import WorkflowFile
 from joblet.client.workflows import Event, WorkflowInfo, WorkflowJob, WorkflowList, WorkflowStatus
 
@@ -74,6 +75,7 @@ __all__ = [
     "Receipt",
     "ResourceExhausted",
     "Schedule",
+    "Session",
     "SettingsError",
     "StopResult",
     "Terminal",

@@ -27,6 +27,7 @@ from joblet.client.jobs import (
     schedule_message,
     terminal_message,
 )
+from joblet.client.session import Session
 from joblet.proto import joblet as pb
 
 _INT32 = range(-(2**31), 2**31)
@@ -220,6 +221,24 @@ class Client(WorkflowCalls, LogCalls, ExecCalls):
         answer = await self._call(self._stub.stop_job(pb.StopJobReq(id=job_id)))
         return StopResult(answer.id, answer.status, answer.end_time, answer.exit_code)
 
+    def attach(
+        self,
+        job_id: str,
+        *,
+        stdin: bool = True,
+        offset: int = 0,
+        tail: int | None = None,
+        tail_bytes: int | None = None,
+        reconnect: bool = False,
+    ) -> Session:
+        """Be at a job's input and output: `async with client.attach(id) as session`.
+
+        The output begins at byte `offset`, or with the last lines or bytes; with `reconnect` it goes on when the server
+        is restarted, as in `logs`. Without `stdin` there is only that.
+        """
+        logs = self.logs(job_id, offset=offset, tail=tail, tail_bytes=tail_bytes, reconnect=reconnect)
+        return Session(self, job_id, logs, stdin=stdin)
+
     async def tail(self, job_id: str, size: int = 16384) -> bytes:
         """The last `size` bytes of the job's output as of now, however long it is."""
         return b"".join([chunk async for chunk in self.logs(job_id, follow=False, tail_bytes=size)])
@@ -283,6 +302,20 @@ class Job:
         """Run another command in it to that one's end; see Client.exec_output."""
         return await self.client.exec_output(
             self.id, command, *args, environment=environment, workdir=workdir, input=input, most=most
+        )
+
+    def attach(
+        self,
+        *,
+        stdin: bool = True,
+        offset: int = 0,
+        tail: int | None = None,
+        tail_bytes: int | None = None,
+        reconnect: bool = False,
+    ) -> Session:
+        """Be at its input and output; see Client.attach."""
+        return self.client.attach(
+            self.id, stdin=stdin, offset=offset, tail=tail, tail_bytes=tail_bytes, reconnect=reconnect
         )
 
     def logs(

@@ -13,7 +13,7 @@ Example::
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -27,6 +27,7 @@ from joblet.client._exec_calls import MOST_OUTPUT, ExecOutput
 from joblet.client._workflow_calls import Workflow as AsyncWorkflow
 from joblet.client.config import ClientConfig
 from joblet.client.jobs import JobInfo, StopResult, Terminal
+from joblet.client.session import Session as AsyncSession
 from joblet.client.workflows import Event, WorkflowInfo, WorkflowStatus
 
 
@@ -83,6 +84,20 @@ class Job:
             self.id, command, *args, environment=environment, workdir=workdir, input=input, most=most
         )
 
+    def attach(
+        self,
+        *,
+        stdin: bool = True,
+        offset: int = 0,
+        tail: int | None = None,
+        tail_bytes: int | None = None,
+        reconnect: bool = False,
+    ) -> Session:
+        """Be at its input and output; see Client.attach."""
+        return self.client.attach(
+            self.id, stdin=stdin, offset=offset, tail=tail, tail_bytes=tail_bytes, reconnect=reconnect
+        )
+
     def logs(
         self,
         *,
@@ -107,6 +122,71 @@ class Job:
             until=until,
             grep=grep,
         )
+
+
+class Session:
+    """One job, to be used in `with`: iterating gives its output, to its end; see joblet.client.Session.
+
+    Reading and writing may be done by threads of their own.
+    """
+
+    def __init__(self, client: Client, session: AsyncSession) -> None:
+        self._client = client
+        self._session = session
+        self._output: Generator[bytes] | None = None
+
+    @property
+    def job(self) -> JobInfo:
+        """The job as of the start of the session."""
+        return self._session.job
+
+    @property
+    def stdin(self) -> bool:
+        """Whether it can send."""
+        return self._session.stdin
+
+    @property
+    def sent(self) -> int:
+        """Bytes that were written."""
+        return self._session.sent
+
+    @property
+    def taken(self) -> int:
+        """Bytes that the job's input is known to have taken; exact after `flush` and `end`."""
+        return self._session.taken
+
+    def __enter__(self) -> Self:
+        """Look at the job. Raises NotFound, or FailedPrecondition when it takes no input."""
+        self._client._run(lambda _: self._session.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._output is not None:
+            self._output.close()
+        self._client._run(lambda _: self._session.__aexit__(kind, error, trace))
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The job's output."""
+        self._output = self._client._stream(lambda _: self._session.__aiter__())
+        return self._output
+
+    def write(self, data: bytes) -> None:
+        """Send bytes; see joblet.client.Session.write."""
+        self._client._run(lambda _: self._session.write(data))
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Give the job's terminal another size."""
+        self._client._run(lambda _: self._session.resize(rows, columns))
+
+    def end(self) -> None:
+        """Let the job meet the end of its input, and wait until it has taken all."""
+        self._client._run(lambda _: self._session.end())
+
+    def flush(self) -> None:
+        """Wait until the job's input has taken what was written."""
+        self._client._run(lambda _: self._session.flush())
 
 
 @dataclass(frozen=True)
@@ -186,6 +266,23 @@ class Client(Blocking):
     delete_all = blocking(_async.Client.delete_all)
     stop = blocking(_async.Client.stop)
     logs = streaming(_async.Client.logs)
+
+    def attach(
+        self,
+        job_id: str,
+        *,
+        stdin: bool = True,
+        offset: int = 0,
+        tail: int | None = None,
+        tail_bytes: int | None = None,
+        reconnect: bool = False,
+    ) -> Session:
+        """Be at a job's input and output: `with client.attach(id) as session`; see joblet.client.Client.attach."""
+        session = self._client.attach(
+            job_id, stdin=stdin, offset=offset, tail=tail, tail_bytes=tail_bytes, reconnect=reconnect
+        )
+        return Session(self, session)
+
     log_chunks = streaming(_async.Client.log_chunks)
     tail = blocking(_async.Client.tail)
     exec_output = blocking(_async.Client.exec_output)

@@ -63,6 +63,29 @@ class LaunchFailed(Exception):
         return 127 if self.errno == 2 else 126
 
 
+class InputOver(Exception):
+    """Nobody reads the job's input any more, or it has had its end."""
+
+
+class Input(Protocol):
+    """A way into a job's standard input or terminal; there may be several at once, whose writes do not mix."""
+
+    taken: int
+    """bytes that the job's input has taken from here"""
+
+    async def write(self, data: bytes) -> None:
+        """Hand bytes over; waits as long as the job's input is full. Raises InputOver."""
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Give its terminal another size. Raises InputOver."""
+
+    async def end(self) -> None:
+        """Let it meet the end of its input, after what was written before. Raises InputOver."""
+
+    def close(self) -> None:
+        """Let go of it; the job's input goes on."""
+
+
 class Running(Protocol):
     """A job under way."""
 
@@ -76,6 +99,9 @@ class Running(Protocol):
 
     async def wait(self) -> Exit | Lost:
         """Wait until the job and its monitor have ended and nothing of them is left."""
+
+    async def open_input(self) -> Input:
+        """A way into a job that takes input. Raises InputOver, or OSError."""
 
     def stop(self) -> None:
         """SIGTERM to the job, SIGKILL after the grace period. Returns at once."""

@@ -117,10 +117,8 @@ async def _serve(settings: Config, config_path: Path) -> None:
         await engine.recover()
         most = min(settings.grpc.maxSendMsgSize, _STOCK_MESSAGE)
         job_service = JobService(engine, runner, workflows, events, janitor, most)
-        session_service = SessionService(Commands(runner, executor))
-        server = _grpc_server(
-            settings, [JobletService(runner, executor, uploads, hub, most), job_service, session_service]
-        )
+        sessions = SessionService(runner, Commands(runner, executor))
+        server = _grpc_server(settings, [JobletService(runner, executor, uploads, hub, most), job_service, sessions])
         gate = Gate(server, settings.grpc.maxRecvMsgSize)
         address = _listen(server, settings, tls, descriptors)
         log.info(
@@ -133,11 +131,11 @@ async def _serve(settings: Config, config_path: Path) -> None:
         _notify_systemd("STOPPING=1")
         await hub.close()
         job_service.close()
-        session_service.close()
+        sessions.close()
         await gate.drain(_DRAIN_SECONDS)
         server.close()
         await server.wait_closed()
-        await session_service.closed()
+        await sessions.closed()
     log.info("server stopped")
 
 

@@ -19,6 +19,7 @@ from joblet.errors import HostUnable
 from joblet.executor.base import Exit, LaunchFailed, Lost
 from joblet.executor.local import disk, exec, files, host, monitor, prepare, ranges, record, shim, spec
 from joblet.executor.local.cgroup import Cgroups
+from joblet.executor.local.input import Feeder, open_feeder
 from joblet.executor.local.record import NO_DESCRIPTOR, BadRecord
 from joblet.executor.local.spawn import Process, Unfollowed
 from joblet.executor.local.spec import View
@@ -359,6 +360,10 @@ class Shim:
         # As on a disk that has failed; of one that is not our child we do not know.
         reason = "its monitor could not write its record" if self._process.ended_by_itself else ""
         return await self._executor._finished(self._directory, self._base, reason)
+
+    async def open_input(self) -> Feeder:
+        """A way into the job, by its monitor's FIFO. Raises InputOver or OSError."""
+        return await asyncio.to_thread(open_feeder, self._directory)
 
     def stop(self) -> None:
         """SIGTERM to the job, SIGKILL after the grace period: the monitor sees to both."""

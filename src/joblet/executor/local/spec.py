@@ -12,6 +12,8 @@ from pathlib import Path
 from joblet.job import Job
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+TERM = "xterm"
+"""the kind of a terminal of which it is not said"""
 WORK = "/work"
 """the job's work directory as the job sees it"""
 SHARED = "/workflow"
@@ -60,7 +62,7 @@ def encode(
 ) -> bytes:
     """The spec as the shim reads it. `shared` is the directory that the job has in common with others."""
     pairs: list[tuple[str, str | int]] = [
-        ("version", 3),
+        ("version", 4),
         ("id", job.id),
         ("hostname", _hostname(job)),
         ("uid_base", uid_base),
@@ -72,6 +74,7 @@ def encode(
         ("work", WORK),
         *([("cwd", start_directory(job))] if job.workdir else []),
         ("outputs", OUTPUTS),
+        *_input(job),
         *([("disk", "")] if job.limits.max_disk else []),
         *(("ro", str(path)) for path in view.read_only),
         *(("rw", str(path)) for path in view.writable),
@@ -102,7 +105,15 @@ def environment(job: Job) -> dict[str, str]:
         told["JOBLET_ATTEMPT"] = str(job.part.attempt)
         told["JOBLET_SHARED"] = SHARED
     usual = {"PATH": PATH, "HOME": WORK, "LANG": "C.UTF-8", "HOSTNAME": _hostname(job)}
+    if job.terminal is not None:
+        usual["TERM"] = job.terminal.term or TERM
     return {**usual, **job.environment, **job.secret_environment, **told}
+
+
+def _input(job: Job) -> list[tuple[str, str | int]]:
+    if job.terminal is not None:
+        return [("terminal", f"{job.terminal.rows} {job.terminal.columns}")]
+    return [("input", "")] if job.stdin else []
 
 
 def start_directory(job: Job) -> str:
