@@ -156,11 +156,9 @@ def validate_input(order: Order) -> None:
     what = "takes input" if order.terminal is None else "has a terminal"
     if order.retries:
         raise InvalidArgument(f"invalid retries: {order.retries} of a job that {what}, which nobody would send again")
-    when = order.schedule.when if order.schedule else ""
-    if when.startswith("@") or len(when.split()) > 2:
-        raise InvalidArgument(
-            f"invalid schedule: {when[:MAX_NAME]!r} of a job that {what}, which nobody would send again"
-        )
+    if order.schedule is not None and order.schedule.recurring:
+        shown = repr(order.schedule.when[:MAX_NAME])
+        raise InvalidArgument(f"invalid schedule: {shown} of a job that {what}, which nobody would send again")
 
 
 def settle(order: Order, policy: Policy, role: str) -> Order:

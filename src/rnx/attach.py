@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Coroutine
-from contextlib import nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -96,7 +96,7 @@ async def converse(client: Client, job_id: str, keys: bytes, *, stdin: bool, tai
             raise typer.Exit(128 + error.number) from None
         raise
     if ended is None:
-        tell(f"Detached from job {one_line(job_id)}, which goes on; {_ways_back(session)}\n")
+        tell(f"\nDetached from job {one_line(job_id)}, which goes on; {_ways_back(session)}\n")
         raise typer.Exit(0)
     _tell_end(ended)
     raise typer.Exit(exit_status(ended))
@@ -156,10 +156,10 @@ async def _pass_on(session: Session) -> bool:
     """Send what comes from stdin, and its end."""
     from joblet.client import ConnectionFailed, FailedPrecondition, Unavailable
 
-    source = Input(0)
     try:
-        while data := await source.read():
-            await session.write(data)
+        with closing(Input(0)) as source:
+            while data := await source.read():
+                await session.write(data)
         await session.end()
     except FailedPrecondition:  # it reads no more, like a pipe's reader that has left
         return False
@@ -196,13 +196,11 @@ class _Typist:
 
     async def read(self) -> bool:
         """True when the keys to detach were typed, or the terminal has gone."""
-        source = Input(0)
-        while data := await source.read():
-            self._typed += self._detacher.feed(data)[: max(0, _TYPED_MOST - len(self._typed))]
-            self._sent.clear()
-            self._news.set()
-            if self._detacher.found:
-                break
+        with closing(Input(0)) as source:
+            while not self._detacher.found and (data := await source.read()):
+                self._typed += self._detacher.feed(data)[: max(0, _TYPED_MOST - len(self._typed))]
+                self._sent.clear()
+                self._news.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(_FLUSH_SECONDS):
                 await self._sent.wait()

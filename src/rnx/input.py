@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import sys
 import threading
 from contextlib import suppress
 
@@ -15,13 +16,15 @@ _MOST = 64 << 10
 class Input:
     """A descriptor read by a thread, which does not keep the process from its exit: it is a daemon.
 
-    Nothing is read ahead: what is not asked for stays for whoever reads the descriptor next.
+    Nothing is read ahead, and nothing once it is closed (but on Windows): what is typed for the next program is left to
+    it.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._wanted = threading.Semaphore(0)
         self._pieces: asyncio.Queue[bytes] = asyncio.Queue()
+        self._closed, self._closing = os.pipe()
         self._thread: threading.Thread | None = None
 
     async def read(self) -> bytes:
@@ -33,17 +36,32 @@ class Input:
         self._wanted.release()
         return await self._pieces.get()
 
+    def close(self) -> None:
+        """Read no more."""
+        os.close(self._closing)
+        self._wanted.release()
+        if self._thread is None:
+            os.close(self._closed)
+
     def _read_all(self, loop: asyncio.AbstractEventLoop) -> None:
         with suppress(RuntimeError):  # the loop has ended meanwhile
             while True:
                 self._wanted.acquire()
-                loop.call_soon_threadsafe(self._pieces.put_nowait, self._read())
+                if not self._comes():
+                    break
+                try:
+                    data = os.read(self._descriptor, _MOST)
+                except BlockingIOError:  # another reader of the same has been faster
+                    self._wanted.release()
+                    continue
+                except OSError:  # a terminal that has gone
+                    data = b""
+                loop.call_soon_threadsafe(self._pieces.put_nowait, data)
+        os.close(self._closed)
 
-    def _read(self) -> bytes:
-        while True:
-            try:
-                return os.read(self._descriptor, _MOST)
-            except BlockingIOError:  # whoever has it too has set it so
-                select.select([self._descriptor], [], [])
-            except OSError:  # a terminal that has gone
-                return b""
+    def _comes(self) -> bool:
+        """Wait until there is something to read; False when this is closed before."""
+        if sys.platform == "win32":  # whose select() knows sockets only
+            return True
+        ready, _, _ = select.select([self._descriptor, self._closed], [], [])
+        return self._closed not in ready

@@ -164,6 +164,7 @@ def limits(**asked: Any) -> dict[str, Any]:
     numbers = ("max_cpu", "max_memory", "max_iobps", "max_processes", "max_open_files", "max_disk", "priority")
     texts = ("cpu_cores", "key", "name", "workdir")
     others = {"run_timeout": 0, "environment": {}, "secret_environment": {}, "uploads": []}
+    others |= {"stdin": False, "terminal": None}
     return {**dict.fromkeys(numbers, 0), **dict.fromkeys(texts, ""), **others, **asked}
 
 
