@@ -207,7 +207,7 @@ class TooManyWorkflows(JobletError):
 
 
 class TooManyScheduled(JobletError):
-    """As many jobs as may be wait for the time that they were ordered for."""
+    """As many jobs as may be wait for their time, so that no more are taken that would."""
 
     status = Status.RESOURCE_EXHAUSTED
 

@@ -93,7 +93,7 @@ class Policy:
     role_ceilings: Mapping[str, Limits] = field(default_factory=dict)
     """of the roles that have lower ones"""
     max_scheduled: int = 1000
-    """jobs that wait for a time that a client has given"""
+    """jobs that wait for their time"""
 
 
 def validate_command(command: str, args: Sequence[str]) -> None:

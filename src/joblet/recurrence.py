@@ -45,6 +45,8 @@ class Recurrences:
                 pass
         except InvalidArgument as error:  # its timezone is gone from the host
             await live.fail(str(error))
+        except StoreFailed as error:
+            log.error("job state cannot be stored", extra=fields(jobId=live.job.id, error=str(error)))
         except Exception:
             log.exception("schedule failed", extra=fields(jobId=live.job.id))
             await live.fail("internal error")
@@ -101,7 +103,9 @@ class Recurrences:
             replacing=policy == "replace",
             queued=bool(others) and policy in ("queue", "replace"),
         )
-        if made is None:  # it was asked to stop meanwhile
+        if made is None:  # it has been asked to stop, by somebody who may be gone since
+            stored = await self._around.store.get(job.id)
+            live.stop_reason = live.stop_reason or (stored.stop_reason if stored else "") or "stopped"
             return
         live.set_next(following)
         if due.missed:

@@ -82,10 +82,12 @@ class Runner:
             await self.probe()
             if self._host_error is not None:
                 raise self._host_error
+        if order.schedule is not None or order.retries:
+            self._check_times()
         state, time = State.SCHEDULED, None
         if order.schedule is not None:
             time = schedule.first(order.schedule, clock.now_ns())
-            self._reserve_time()
+            self._scheduling += 1
         elif self._admission.reserve(counted=order.part is None):
             state = State.INITIALIZING
         else:
@@ -96,12 +98,10 @@ class Runner:
         accepting.add_done_callback(self._accepting.discard)
         return await asyncio.shield(accepting)
 
-    def _reserve_time(self) -> None:
-        """Raise TooManyScheduled when so many jobs wait for the time that they were ordered for."""
-        scheduled = [live for live in self._live.values() if live.job.state is State.SCHEDULED and live.job.schedule]
-        if len(scheduled) + self._scheduling >= self._policy.max_scheduled:
+    def _check_times(self) -> None:
+        """Raise TooManyScheduled when so many jobs wait for their time, be it that of another attempt."""
+        if self._around.timetable.count + self._scheduling >= self._policy.max_scheduled:
             raise TooManyScheduled(self._policy.max_scheduled)
-        self._scheduling += 1
 
     async def _accept(self, order: Order, owner: str, state: State, time: int | None) -> Live:
         new = False

@@ -24,6 +24,11 @@ class Timetable:
         """(time, id), in order; of `_waiting` those that have a time"""
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def count(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
     def wait(self, job_id: int, time: int | None) -> asyncio.Future[None]:
         """A future that is done at `time`, nanoseconds since the epoch, or without one when the job is called.
 
