@@ -34,7 +34,6 @@ MAX_SCHEDULE = 128
 MAX_JITTER_MS = 86_400_000
 OVERLAPS = ("skip", "queue", "allow", "replace")
 CATCH_UPS = ("last", "none", "all")
-
 MAX_TERMINAL = 65535
 """rows, and columns (struct winsize of ioctl_tty(2))"""
 

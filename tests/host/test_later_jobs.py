@@ -113,7 +113,7 @@ async def test_what_cannot_be_is_refused_with_a_sentence(client: Client) -> None
         ({"schedule": Schedule("@daily", catch_up="all")}, 'invalid schedule: catchUp "all" runs many at a time'),
         ({"schedule": Schedule("@daily", overlap="both")}, "invalid schedule: overlap 'both' is none of skip, queue"),
         ({"schedule": "@daily", "wait_for_start": True}, "invalid waitForStart: a job with a recurring schedule"),
-        ({"schedule": "@daily", "stdin": True}, "invalid stdin: a job that is run again cannot take input"),
+        ({"schedule": "@daily", "stdin": True}, "invalid schedule: '@daily' of a job that takes input"),
         ({"retries": 101}, "invalid retries: 101 (allowed 0 to 100)"),
         ({"retries": 1, "retry_delay": 7200}, "invalid retryDelayMs: 7200000 ms (allowed 0 to 3600000)"),
         ({"labels": {"-a": "b"}}, "invalid labels: '-a' is no name of a label"),

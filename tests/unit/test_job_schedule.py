@@ -200,8 +200,6 @@ def test_any_text_is_a_time_or_refused(when: str) -> None:
         (Order("x", retries=101), r"retries: 101 \(allowed 0 to 100\)"),
         (Order("x", retries=-1), "retries: -1"),
         (Order("x", retries=1, retry_delay_ms=3_600_001), "retryDelayMs: 3600001 ms"),
-        (Order("x", retries=1, stdin=True), "stdin: a job that is run again"),
-        (Order("x", schedule=Schedule("0 3 * * *"), stdin=True), "stdin"),
         (Order("x", schedule=Schedule("1h", timezone="UTC")), "schedule: timezone is of cron expressions only"),
         (Order("x", schedule=Schedule("1h", overlap="skip")), "schedule: overlap is of cron expressions only"),
         (
