@@ -61,6 +61,8 @@ class JobletSection(_Section):
     """jobs that may wait for a slot; more are refused"""
     maxWorkflows: int = Field(default=1000, ge=1, le=100_000)
     """workflows that have not ended; more are refused"""
+    maxScheduledJobs: int = Field(default=1000, ge=0, le=100_000)
+    """jobs that wait for their time or for another attempt; more that would, or might, are refused"""
     defaultProcessLimit: int = Field(default=1024, ge=2, le=4_194_304)
     """processes and threads"""
     defaultOpenFilesLimit: int = Field(default=65_536, ge=16, le=MAX_INT32)

@@ -206,6 +206,15 @@ class TooManyWorkflows(JobletError):
         super().__init__(f"{most} workflows have not ended (at most {most}, joblet.maxWorkflows)")
 
 
+class TooManyScheduled(JobletError):
+    """As many jobs as may be wait for their time, so that no more are taken that would."""
+
+    status = Status.RESOURCE_EXHAUSTED
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"{most} jobs are scheduled (at most {most}, joblet.maxScheduledJobs)")
+
+
 class QueueFull(JobletError):
     """All slots are taken and the queue of waiting jobs is full."""
 

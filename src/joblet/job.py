@@ -11,6 +11,9 @@ from joblet.meaning import Meaning
 MASK = "***"
 """what is shown for the value of a secret"""
 
+MAX_RETRY_DELAY_MS = 3_600_000
+"""between two attempts, however many there have been"""
+
 TIMEOUT = "timeout after "
 """begins the reason of a job that has run for too long"""
 
@@ -99,6 +102,11 @@ class Schedule:
     jitter_ms: int = 0
     catch_up: str = ""
 
+    @property
+    def recurring(self) -> bool:
+        """Whether it has the form of a cron expression: its job stays, and makes another one each time."""
+        return self.when.startswith("@") or len(self.when.split()) > 2
+
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
@@ -175,6 +183,8 @@ class Job:
     """when it is to run, or to run next"""
     schedule_id: int | None = None
     """the job whose recurring schedule has made this one"""
+    queued: bool = False
+    """it was to run while another one of its schedule did, and waits for the end of all of these"""
     retries: int = 0
     """how often it is run again when it fails"""
     retry_delay_ms: int = 0
@@ -194,6 +204,20 @@ class Job:
     def timed_out(self) -> bool:
         """Whether it was stopped for having run too long."""
         return self.state is State.STOPPED and self.reason.startswith(TIMEOUT)
+
+    @property
+    def recurring(self) -> bool:
+        """Whether it runs nothing itself, and makes another job at each time of its schedule."""
+        return self.schedule is not None and self.schedule.recurring
+
+    @property
+    def counted(self) -> bool:
+        """Whether it takes one of the places of the queue when it waits for a slot.
+
+        What was accepted for later, or as a part of something, has nobody to be refused to when its time has come.
+        """
+        later = self.schedule is not None or self.schedule_id is not None or self.retry_of is not None
+        return self.part is None and not later
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +246,18 @@ def conclude(*, code: int | None, killed_by: int | None, stopped: bool, stop_rea
     if killed_by is not None:
         return Ending(State.FAILED, status, f"killed by signal {killed_by} ({signal_name(killed_by)})" + notice)
     return Ending(State.FAILED, status, f"exit code {status}" + notice)
+
+
+def retry_delay(job: Job, ending: Ending, stop_reason: str) -> int | None:
+    """Milliseconds until a job that ends so is run again; None when it is not. `stop_reason` is why it was to stop.
+
+    A job of a workflow is tried again by that, and what a user has stopped has ended.
+    """
+    timed_out = ending.state is State.STOPPED and ending.reason.startswith(TIMEOUT)
+    wanted = timed_out or (ending.state is State.FAILED and (not stop_reason or stop_reason.startswith(TIMEOUT)))
+    if not wanted or job.attempt > job.retries or job.part is not None or job.recurring:
+        return None
+    return min(job.retry_delay_ms << min(job.attempt - 1, 32), MAX_RETRY_DELAY_MS)
 
 
 def signal_name(number: int) -> str:

@@ -1,4 +1,4 @@
-"""The life of one job, from its place in the queue to its final state: wait, launch, watch, conclude."""
+"""The life of one job, from its time or its place in the queue to its final state: wait, launch, watch, conclude."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ import contextlib
 import logging
 import shlex
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, TypeVar
 
 from joblet import clock
 from joblet.admission import Admission
 from joblet.errors import DiskUnusable, JobNotRunning, NoRoom, StoreFailed, TransitionRefused
 from joblet.executor.base import Executor, Exit, Input, LaunchFailed, Lost, Running
-from joblet.job import TIMEOUT, Ending, Job, Receipt, State, conclude
+from joblet.job import TIMEOUT, Ending, Job, Receipt, State, conclude, retry_delay
 from joblet.log import fields
 from joblet.logs import LogHub
 from joblet.store import Store
+from joblet.timetable import Timetable
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +30,8 @@ _ISOLATION_STAGES = frozenset({"cgroup", "namespace", "rootfs", "privileges", "s
 
 _RETRY_SECONDS = 1.0
 """until what the store refused is tried again"""
+_LATE_NS = 10_000_000_000
+"""by which a scheduled job is late that says so"""
 
 Found = Running | Exit | Lost
 """what a job of an earlier server has come to"""
@@ -40,6 +47,7 @@ class Surroundings:
     hub: LogHub
     on_isolation_failure: Callable[[], Awaitable[None]]
     """told of a launch that failed for what the host lacks"""
+    timetable: Timetable = field(default_factory=Timetable)
     closing: bool = False
     """jobs go on, and nobody follows them any more"""
 
@@ -59,16 +67,20 @@ class Live:
         self._running: Running | None = None
         self.stop_reason = job.stop_reason
         """why it was asked to stop; empty when it was not"""
+        self.following: Job | None = None
+        """its next attempt, made with its own end"""
         self._timer: asyncio.TimerHandle | None = None
         self._stopping: asyncio.Task[None] | None = None
 
     async def live(self, turn: asyncio.Future[None] | None, found: Found | None) -> None:
-        """From its `turn` in the queue, or from where it was `found`, to its final state.
+        """From its `turn` in the timetable or the queue, or from where it was `found`, to its final state.
 
         Returns without one only when the server is closing, or its own state cannot be stored for good.
         """
         try:
-            if turn is not None and not await self._wait_turn(turn):
+            if turn is not None and not await self.wait_turn(turn):
+                return
+            if self.job.state is State.SCHEDULED and not await self.wait_turn(await self._join_queue()):
                 return
             try:
                 await self._run(found)
@@ -95,7 +107,7 @@ class Live:
         if self._was_asked():  # by another request, meanwhile
             return
         self.stop_reason = reason
-        if not self._around.admission.withdraw(self.job.id) and self._running is not None:
+        if not self.withdraw() and self._running is not None:
             self._running.stop()
 
     async def open_input(self) -> Input:
@@ -108,6 +120,15 @@ class Live:
         """Let it run for so long, from its exec."""
         self.job = replace(self.job, timeout_ms=timeout_ms)
         self._start_timer()
+
+    def set_next(self, time: int) -> None:
+        """The next time of its schedule is another one, and that is stored."""
+        self.job = replace(self.job, scheduled_at=time)
+
+    async def fail(self, reason: str) -> None:
+        """End it where it waits, for what keeps it from going on."""
+        if not self.job.state.final:
+            await self._end(Ending(State.FAILED, -1, reason), clock.now_ns())
 
     async def leave(self) -> None:
         """Let go of its timer and of a stop under way, of which the store knows."""
@@ -127,8 +148,12 @@ class Live:
             with contextlib.suppress(StoreFailed):
                 await self._end(Ending(State.FAILED, -1, "internal error"), clock.now_ns())
 
-    async def _wait_turn(self, turn: asyncio.Future[None]) -> bool:
-        """Wait in the queue; False when the job was stopped there."""
+    def withdraw(self) -> bool:
+        """Take it out of where it waits for its turn; False when it does not."""
+        return self._around.timetable.withdraw(self.job.id) or self._around.admission.withdraw(self.job.id)
+
+    async def wait_turn(self, turn: asyncio.Future[None]) -> bool:
+        """Wait for its time or for a slot; False when the job was stopped there, and that is stored."""
         try:
             await turn
         except asyncio.CancelledError:
@@ -138,11 +163,22 @@ class Live:
             return False
         return True
 
+    async def _join_queue(self) -> asyncio.Future[None]:
+        """Its time has come: a turn in the queue, which has come already where there is a slot."""
+        admission, job = self._around.admission, self.job
+        turn = admission.enqueue(job.id, job.priority, reserved=False, counted=job.counted)
+        if self._was_asked():  # since it was called
+            admission.withdraw(job.id)
+        elif not turn.done():
+            self.job = await self._store_firmly(State.PENDING)
+        return turn
+
     async def _run(self, found: Found | None) -> None:
-        if self.job.state is State.PENDING:
+        if self.job.state in (State.SCHEDULED, State.PENDING):
             now, epoch = clock.now_ns(), self._around.executor.epoch
+            reason = self._lateness(now)
             try:
-                self.job = await self._store_firmly(State.INITIALIZING, started_at=now, epoch=epoch)
+                self.job = await self._store_firmly(State.INITIALIZING, started_at=now, epoch=epoch, reason=reason)
             finally:
                 self._around.admission.come(self.job.id)
         if found is None:
@@ -157,6 +193,15 @@ class Live:
         if not isinstance(found, (Exit, Lost)):
             found = await self._watch(found)
         await self._conclude(found)
+
+    def _lateness(self, now: int) -> str:
+        """What there is to say of how late a scheduled job is: its server was away, or it had to wait."""
+        late = now - (self.job.scheduled_at or now)
+        if late < _LATE_NS:
+            return ""
+        text = clock.format_duration(late // 1_000_000_000)
+        log.info("scheduled job begins late", extra=fields(jobId=self.job.id, late=text))
+        return f"began {text} after its time"
 
     async def _launch(self) -> Running | None:
         """Start it; None when it was stopped before.
@@ -247,13 +292,22 @@ class Live:
     ) -> None:
         # The clock may have been set meanwhile; nothing ends before it has begun.
         ended_at = max(ended_at, self.job.exec_at or 0, self.job.started_at or 0)
-        job = self.job = await self._store_firmly(
-            ending.state,
-            ended_at=ended_at,
-            exit_code=ending.exit_code,
-            reason=ending.reason,
-            receipt=receipt,
-            outputs=outputs,
+        delay = retry_delay(self.job, ending, self.stop_reason)
+        if delay is None:
+            move = partial(self._around.store.transition, self.job.id, ending.state)
+        else:
+            now = clock.now_ns()
+            retry_at = now + delay * 1_000_000
+            move = partial(self._end_for_retry, ending.state, created_at=now, retry_at=retry_at)
+        job = self.job = await self._firmly(
+            partial(
+                move,
+                ended_at=ended_at,
+                exit_code=ending.exit_code,
+                reason=ending.reason,
+                receipt=receipt,
+                outputs=outputs,
+            )
         )
         level = logging.ERROR if job.state is State.FAILED else logging.INFO
         took = clock.format_duration((ended_at - (job.exec_at or ended_at)) / 1e9)
@@ -263,20 +317,19 @@ class Live:
             extra=fields(jobId=job.id, status=job.state, exitCode=job.exit_code, reason=job.reason, duration=took),
         )
 
-    async def _store_firmly(
-        self,
-        target: State,
-        *,
-        receipt: Receipt | None = None,
-        outputs: Mapping[str, str] | None = None,
-        **columns: int | str | None,
-    ) -> Job:
-        """Store a transition, however long the disk takes to have room for it: what it tells of has happened."""
+    async def _end_for_retry(self, target: State, **columns: Any) -> Job:
+        """Store its end and its next attempt: one is never without the other."""
+        job, self.following = await self._around.store.end_for_retry(self.job.id, target, **columns)
+        return job
+
+    async def _store_firmly(self, target: State, **columns: Any) -> Job:
+        return await self._firmly(partial(self._around.store.transition, self.job.id, target, **columns))
+
+    async def _firmly(self, change: Callable[[], Awaitable[T]]) -> T:
+        """Make a change, however long the disk takes to have room for it: what it tells of has happened."""
         while True:
             try:
-                job = await self._around.store.transition(
-                    self.job.id, target, receipt=receipt, outputs=outputs, **columns
-                )
+                done = await change()
             except TransitionRefused:
                 raise
             except StoreFailed as error:
@@ -288,7 +341,7 @@ class Live:
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
                 self.unstored.clear()
-                return job
+                return done
 
     def _was_asked(self) -> bool:
         return bool(self.stop_reason)

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from joblet.clock import format_duration
 from joblet.errors import InvalidArgument
-from joblet.job import Limits, Part, Schedule, Terminal, Uploads
+from joblet.job import MAX_RETRY_DELAY_MS, Limits, Part, Schedule, Terminal, Uploads
 
 DANGEROUS = frozenset(";&|`$(){}[]<>\n\0")
 """Characters refused in a command; arguments go to execve as they are."""
@@ -26,11 +26,19 @@ MAX_PRIORITY = 1000
 MAX_TIMEOUT_MS = 10 * 365 * 86_400_000
 MAX_KEY = 128
 MAX_NAME = 128
-
+MAX_RETRIES = 100
+RETRY_DELAY_MS = 1000
+MAX_LABELS = 64
+MAX_LABEL_VALUE = 256
+MAX_SCHEDULE = 128
+MAX_JITTER_MS = 86_400_000
+OVERLAPS = ("skip", "queue", "allow", "replace")
+CATCH_UPS = ("last", "none", "all")
 MAX_TERMINAL = 65535
 """rows, and columns (struct winsize of ioctl_tty(2))"""
 
 _TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9_./]{0,61}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 RESERVED = "JOBLET_"
 """begins the names of the variables that tell a job what it is"""
@@ -83,6 +91,8 @@ class Policy:
     """seconds a job may run: the most that it may ask for, and what it gets when it does not ask"""
     role_ceilings: Mapping[str, Limits] = field(default_factory=dict)
     """of the roles that have lower ones"""
+    max_scheduled: int = 1000
+    """jobs that wait for their time"""
 
 
 def validate_command(command: str, args: Sequence[str]) -> None:
@@ -161,6 +171,49 @@ def validate_input(order: Order) -> None:
         raise InvalidArgument(f"invalid schedule: {shown} of a job that {what}, which nobody would send again")
 
 
+def validate_labels(labels: Mapping[str, str]) -> None:
+    """Raise InvalidArgument unless these can be a job's labels."""
+    if len(labels) > MAX_LABELS:
+        raise InvalidArgument(f"invalid labels: {len(labels)} labels (at most {MAX_LABELS})")
+    for key, value in labels.items():
+        if not _LABEL.fullmatch(key):
+            what = "1 to 63 of a-z, 0-9, -, _, . and /, with a letter or digit at both ends"
+            raise InvalidArgument(f"invalid labels: {key[:MAX_NAME]!r} is no name of a label ({what})")
+        if len(value) > MAX_LABEL_VALUE or not value.isprintable():
+            shown = repr(value[:MAX_NAME])
+            raise InvalidArgument(
+                f"invalid labels: the value {shown} of {key} (at most {MAX_LABEL_VALUE} printable characters)"
+            )
+
+
+def validate_again(order: Order) -> None:
+    """Raise InvalidArgument unless an order can be run later and again as it says. Its times are not looked at."""
+    if not 0 <= order.retries <= MAX_RETRIES:
+        raise InvalidArgument(f"invalid retries: {order.retries} (allowed 0 to {MAX_RETRIES})")
+    if not 0 <= order.retry_delay_ms <= MAX_RETRY_DELAY_MS:
+        raise InvalidArgument(f"invalid retryDelayMs: {order.retry_delay_ms} ms (allowed 0 to {MAX_RETRY_DELAY_MS})")
+    schedule = order.schedule
+    if schedule is None:
+        return
+    for name, text in (("when", schedule.when), ("timezone", schedule.timezone)):
+        if len(text) > MAX_SCHEDULE or not text.isprintable():
+            shown = repr(text[:MAX_SCHEDULE])
+            raise InvalidArgument(f"invalid schedule: {name} {shown} (at most {MAX_SCHEDULE} printable characters)")
+    if not 0 <= schedule.jitter_ms <= MAX_JITTER_MS:
+        raise InvalidArgument(f"invalid schedule: jitterMs {schedule.jitter_ms} (allowed 0 to {MAX_JITTER_MS})")
+    for name, value, known in (
+        ("overlap", schedule.overlap, OVERLAPS),
+        ("catchUp", schedule.catch_up, CATCH_UPS),
+        ("timezone", schedule.timezone, ()),
+    ):
+        if value and not schedule.recurring:
+            raise InvalidArgument(f"invalid schedule: {name} is of cron expressions only")
+        if value and known and value not in known:
+            raise InvalidArgument(f"invalid schedule: {name} {value[:MAX_NAME]!r} is none of {', '.join(known)}")
+    if schedule.catch_up == "all" and schedule.overlap != "allow":
+        raise InvalidArgument('invalid schedule: catchUp "all" runs many at a time, which needs overlap "allow"')
+
+
 def settle(order: Order, policy: Policy, role: str) -> Order:
     """The order with everything that the client left open filled in. Raise InvalidArgument for what may not be."""
     validate_command(order.command, order.args)
@@ -180,9 +233,12 @@ def settle(order: Order, policy: Policy, role: str) -> Order:
         raise InvalidArgument(f"invalid priority: {order.priority} (allowed -{MAX_PRIORITY} to {MAX_PRIORITY})")
     if len(order.key) > MAX_KEY or not order.key.isprintable():
         raise InvalidArgument(f"invalid key: {order.key[:MAX_KEY]!r} (at most {MAX_KEY} printable characters)")
+    validate_labels(order.labels)
+    validate_again(order)
     ceiling = policy.role_ceilings.get(role, policy.ceiling)
     limits = resolve_limits(order.limits, policy.default, ceiling)
-    return replace(order, limits=limits, timeout_ms=order.timeout_ms or most)
+    delay = order.retry_delay_ms or RETRY_DELAY_MS if order.retries else 0
+    return replace(order, limits=limits, timeout_ms=order.timeout_ms or most, retry_delay_ms=delay)
 
 
 def resolve_limits(asked: Limits, default: Limits, ceiling: Limits) -> Limits:

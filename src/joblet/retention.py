@@ -97,12 +97,12 @@ class Janitor:
         self._task = asyncio.create_task(self._run(), name="janitor")
 
     def on_end(self, job: Job) -> None:
-        """A job has ended: its files are not needed any more, and there may be more jobs than are to be kept.
+        """A job has ended: its files may not be needed any more, and there may be more jobs than are to be kept.
 
         A workflow's files stay for its other jobs.
         """
         if job.uploads is not None and job.part is None:
-            self._start(self._remove_uploads(job.uploads.folder))
+            self._start(self._remove_unneeded(job.uploads.folder))
         self._news.set()
 
     async def delete(self, job_id: str) -> None:
@@ -240,6 +240,12 @@ class Janitor:
         if not uploads or await self._remove_uploads(uploads):
             with contextlib.suppress(StoreFailed):  # as for a job
                 await self._workflows.forget(workflow_id)
+
+    async def _remove_unneeded(self, folder: str) -> None:
+        """Remove uploads, but for those of a recurring schedule, or for another attempt. The last to end finds none."""
+        with contextlib.suppress(StoreFailed):  # the next server removes what nobody has
+            if not await self._store.needs_uploads(folder):
+                await self._remove_uploads(folder)
 
     async def _remove_uploads(self, folder: str) -> bool:
         """Whether they are gone."""

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from joblet import clock
+from joblet import clock, schedule
 from joblet.admission import Admission
 from joblet.errors import (
     HostUnable,
@@ -17,6 +17,7 @@ from joblet.errors import (
     KeyReused,
     ShuttingDown,
     StoreFailed,
+    TooManyScheduled,
     WorkflowNotFound,
 )
 from joblet.executor.base import Executor, Lost
@@ -25,6 +26,7 @@ from joblet.life import Found, Live, Surroundings, shown
 from joblet.log import fields
 from joblet.logs import LogHub
 from joblet.order import MAX_TIMEOUT_MS, Order, Policy, settle
+from joblet.recurrence import Recurrences
 from joblet.store import Store
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,9 @@ class Runner:
         self._live: dict[int, Live] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._accepting: set[asyncio.Task[Live]] = set()
+        self._scheduling = 0
+        """scheduled jobs that are being accepted"""
+        self._recurrences = Recurrences(self._around, self._runs_of, self._start)
         self._host_error: HostUnable | None = None
         self.on_end: Callable[[Job], None] = lambda job: None
         """told of every job whose final state has been stored"""
@@ -62,9 +67,10 @@ class Runner:
         """Accept a job of a client with that name and role. When this returns, it is on disk and will run.
 
         With a key that the client has used before, the job is the one that it was used for, ended or not; so too for
-        what is the same part of a workflow. Those have their place in the queue without taking one from clients.
-        Raises InvalidArgument, KeyReused, NoRoom, DiskUnusable, QueueFull, HostUnable, StoreFailed or ShuttingDown, and
-        then there is no job.
+        what is the same part of a workflow. Those have their place in the queue without taking one from clients. With a
+        schedule it waits for its time first.
+        Raises InvalidArgument, KeyReused, NoRoom, DiskUnusable, QueueFull, TooManyScheduled, HostUnable, StoreFailed or
+        ShuttingDown, and then there is no job.
         """
         order = settle(order, self._policy, role)
         if order.key and (present := await self._store.find(owner, order.key)) is not None:
@@ -76,26 +82,42 @@ class Runner:
             await self.probe()
             if self._host_error is not None:
                 raise self._host_error
-        state = State.INITIALIZING if self._admission.reserve(counted=order.part is None) else State.PENDING
+        if order.schedule is not None or order.retries:
+            self._check_times()
+        state, time = State.SCHEDULED, None
+        if order.schedule is not None:
+            time = schedule.first(order.schedule, clock.now_ns())
+            self._scheduling += 1
+        elif self._admission.reserve(counted=order.part is None):
+            state = State.INITIALIZING
+        else:
+            state = State.PENDING
         # What was begun is finished whether or not the client stays: no row without a runner.
-        accepting = asyncio.create_task(self._accept(order, owner, state))
+        accepting = asyncio.create_task(self._accept(order, owner, state, time))
         self._accepting.add(accepting)
         accepting.add_done_callback(self._accepting.discard)
         return await asyncio.shield(accepting)
 
-    async def _accept(self, order: Order, owner: str, state: State) -> Live:
+    def _check_times(self) -> None:
+        """Raise TooManyScheduled when so many jobs wait for their time, be it that of another attempt."""
+        if self._around.timetable.count + self._scheduling >= self._policy.max_scheduled:
+            raise TooManyScheduled(self._policy.max_scheduled)
+
+    async def _accept(self, order: Order, owner: str, state: State, time: int | None) -> Live:
         new = False
         try:
-            job, new = await self._store.create(order, owner, state, clock.now_ns(), self._executor.epoch)
+            job, new = await self._store.create(order, owner, state, clock.now_ns(), self._executor.epoch, time)
         finally:
-            if not new:
+            if state is State.SCHEDULED:
+                self._scheduling -= 1
+            elif not new:
                 if state is State.PENDING:
                     self._admission.cancel_reservation(counted=order.part is None)
                 else:
                     self._admission.release()
         if not new:  # the same key came twice at the same time
             return self._again(job, order)
-        live = self._start(job, None, reserved=True)
+        live = self._start(job, reserved=state is State.PENDING)
         log.info("job accepted", extra=fields(jobId=job.id, status=job.state, command=shown(job), owner=owner))
         return live
 
@@ -115,6 +137,8 @@ class Runner:
     def check(self, order: Order, role: str) -> None:
         """Raise InvalidArgument for an order that `submit` would refuse for what it asks."""
         settle(order, self._policy, role)
+        if order.schedule is not None:
+            schedule.first(order.schedule, clock.now_ns())
 
     def check_room(self) -> None:
         """Raise NoRoom or DiskUnusable while the disk takes nothing new."""
@@ -183,13 +207,18 @@ class Runner:
         All are found before one is launched: until then it is not known which slots and ids of users are taken.
         """
         jobs = await self._store.unfinished()
-        begun = [job for job in jobs if job.state is not State.PENDING]
+        begun = [job for job in jobs if job.state not in (State.SCHEDULED, State.PENDING)]
         for job, found in zip(begun, await asyncio.gather(*map(self._recover, begun)), strict=True):
             self._admission.occupy()
-            self._start(job, found, reserved=False)
+            self._start(job, found)
         for job in sorted(jobs, key=lambda job: (-job.priority, job.id)):
             if job.state is State.PENDING:
-                self._start(job, None, reserved=False)
+                self._start(job)
+        waiting = [job for job in jobs if job.state is State.SCHEDULED]
+        for job in waiting:
+            self._start(job)
+        for schedule_id in {job.schedule_id for job in waiting if job.schedule_id is not None and job.queued}:
+            self._recurrences.call_queued(schedule_id)
 
     async def _recover(self, job: Job) -> Found | None:
         found = await self._executor.recover(job)
@@ -201,6 +230,7 @@ class Runner:
     async def close(self) -> None:
         """Stop following jobs; they go on, and the next server finds them again."""
         self._around.closing = True
+        self._around.timetable.close()
         await asyncio.gather(*self._accepting, return_exceptions=True)
         tasks, live = list(self._tasks.values()), list(self._live.values())
         for job in live:
@@ -209,19 +239,28 @@ class Runner:
             task.cancel()
         await asyncio.gather(*tasks, *(job.leave() for job in live), return_exceptions=True)
 
-    def _start(self, job: Job, found: Found | None, *, reserved: bool) -> Live:
+    def _start(self, job: Job, found: Found | None = None, *, reserved: bool = False) -> Live:
         live = self._live[job.id] = Live(job, self._around)
         turn = None
         if job.state is State.PENDING:
-            turn = self._admission.enqueue(job.id, job.priority, reserved=reserved, counted=job.part is None)
+            turn = self._admission.enqueue(job.id, job.priority, reserved=reserved, counted=job.counted)
+        elif job.state is State.SCHEDULED and not job.recurring:
+            turn = self._around.timetable.wait(job.id, None if job.queued else job.scheduled_at)
         if job.stop_reason:  # an earlier server was asked to stop it and did not come to do so
-            self._admission.withdraw(job.id)
+            live.withdraw()
         self._tasks[job.id] = asyncio.create_task(self._follow(live, turn, found), name=f"job-{job.id}")
         return live
 
+    def _runs_of(self, schedule_id: int) -> list[Live]:
+        """The jobs of a recurring schedule that have not ended, by id."""
+        return [live for _, live in sorted(self._live.items()) if live.job.schedule_id == schedule_id]
+
     async def _follow(self, live: Live, turn: asyncio.Future[None] | None, found: Found | None) -> None:
         try:
-            await live.live(turn, found)
+            if live.job.recurring:
+                await self._recurrences.follow(live)
+            else:
+                await live.live(turn, found)
         finally:
             self._finish(live)
 
@@ -231,9 +270,15 @@ class Runner:
         if self._around.closing and not live.job.state.final:
             return
         del self._live[live.job.id]
+        if live.following is not None and not self._around.closing:
+            at = clock.rfc3339(live.following.scheduled_at)
+            log.info("job is run again", extra=fields(jobId=live.following.id, retryOf=live.job.id, at=at))
+            self._start(live.following)
         live.launched.set()
         live.ended.set()
         self._hub.wake(live.job.id)
+        if live.job.schedule_id is not None:
+            self._recurrences.call_queued(live.job.schedule_id)
         if live.job.state.final:
             self.on_end(live.job)
 

@@ -9,6 +9,7 @@ import typer
 
 from joblet.command_line import one_line, write
 from rnx.columns import cut
+from rnx.later import CATCH_UPS, OVERLAPS
 from rnx.render import JOB_FIELDS
 from rnx.render import command as command_line
 from rnx.selection import STATUSES
@@ -67,7 +68,14 @@ complete -c rnx -f -a '(__rnx_complete)'
 """,
 }
 
-_WORDS = {"shell": tuple(Shell), "form": tuple(Form), "status": STATUSES, "sort": tuple(JOB_FIELDS)}
+_WORDS = {
+    "shell": tuple(Shell),
+    "form": tuple(Form),
+    "status": STATUSES,
+    "sort": tuple(JOB_FIELDS),
+    "overlap": OVERLAPS,
+    "catch_up": CATCH_UPS,
+}
 """what parameters of these names may be"""
 
 Candidates = list[tuple[str, str]]
@@ -181,7 +189,7 @@ def _values(command: Any, param: Any, flags: dict[str, str]) -> Candidates:
         return _nodes(flags.get("config"))
     if param.name in ("workflow_id", "what") or (param.name == "workflow" and param.metavar == "ID"):
         return _live(flags, workflows=True)
-    if param.name in ("job_id", "job_ids"):
+    if param.name in ("job_id", "job_ids") or (param.name == "schedule" and param.metavar == "ID"):
         return _live(flags, without_ended=command.name in _ENDED)
     return []
 

@@ -39,11 +39,27 @@ _WIDEST = 200
 
 def explanation(job: JobInfo) -> list[str]:
     """Sentences on a job's status, the likeliest cause first."""
-    return [*_of_status(job), *_of_limits(job)]
+    return [*_of_status(job), *_of_limits(job), *_of_attempts(job)]
+
+
+def _of_attempts(job: JobInfo) -> Iterator[str]:
+    if not job.attempt:
+        return
+    place = f"attempt {job.attempt} of {job.retries + 1}"
+    first = f"; the first was job {job.retry_of}" if job.retry_of else ""
+    if not job.ended:
+        yield f"It is {place}{first}."
+    elif job.retried_by:
+        yield f"It was {place}{first}; the next is job {job.retried_by}."
+    elif job.attempt > 1 or job.status != "COMPLETED":
+        last = "" if job.attempt > job.retries or job.status == "COMPLETED" else ", and nobody wanted another"
+        yield f"It was {place}{first}{last}."
 
 
 def _of_status(job: JobInfo) -> Iterator[str]:
-    if job.status == "PENDING":
+    if job.status == "SCHEDULED":
+        yield _of_schedule(job)
+    elif job.status == "PENDING":
         yield "It starts when one of the server's slots is free and nobody of a higher priority waits for it."
     elif job.status == "INITIALIZING":
         yield "Its isolation and its limits are being set up."
@@ -61,6 +77,16 @@ def _of_status(job: JobInfo) -> Iterator[str]:
         yield "Its command has no exit code: joblet or the host could not bring it to its end."
     elif job.status == "FAILED":
         yield _of_exit_code(job)
+
+
+def _of_schedule(job: JobInfo) -> str:
+    if job.schedule is not None and job.schedule.recurring:
+        zone = f" ({job.schedule.timezone or 'UTC'})"
+        jobs = f"those it has made: rnx list --schedule={job.id}"
+        return f"Its schedule {job.schedule.when}{zone} makes a job at {job.scheduled_time} next; {jobs}"
+    if job.reason:  # it waits for something else than its time
+        return "It starts when these have ended."
+    return f"It starts at {job.scheduled_time}; `rnx stop {job.id}` takes it back."
 
 
 def _of_exit_code(job: JobInfo) -> str:

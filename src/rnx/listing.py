@@ -60,6 +60,14 @@ def list_jobs(
     until: Annotated[
         str, typer.Option(metavar="TIME", help="Only those started then or earlier.", show_default=False)
     ] = "",
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[=VALUE]", help="Only those with this label; with several, those with all."),
+    ] = None,
+    schedule: Annotated[
+        str,
+        typer.Option(metavar="ID", help="Only those that this recurring schedule has made.", show_default=False),
+    ] = "",
     sort: Annotated[
         str,
         typer.Option(metavar="FIELD", help="Sort by a field of --json; -FIELD: greatest first.", show_default=False),
@@ -72,9 +80,10 @@ def list_jobs(
     """List jobs with their current status: the newest that one answer holds, oldest of them first."""
     if everything and limit:
         raise typer.BadParameter("give either --limit or --all", ctx=ctx)
-    selection = Selection.of(status or (), name, since, until, sort)
+    selection = Selection.of(status or (), name, since, until, sort, label or (), schedule)
     if workflow and (not selection.takes_all or sort or template or watch):
-        ctx.fail("--status, --name, --since, --until, --sort, --format and --watch are of jobs, not of workflows")
+        options = "--status, --name, --since, --until, --label, --schedule, --sort, --format and --watch"
+        ctx.fail(f"{options} are of jobs, not of workflows")
     if everything and (sort or watch):
         ctx.fail(f"give either --all or {'--sort' if sort else '--watch'}")
     if as_json and (template or watch):

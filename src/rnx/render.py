@@ -146,6 +146,8 @@ def _details(job: JobInfo) -> str:
         ("WorkDir", job.workdir),
         *(("Environment", f"{name}={value}") for name, value in (job.environment | job.secret_environment).items()),
         *((f"Output {name}", value) for name, value in job.outputs.items()),
+        *(("Label", f"{name}={value}") for name, value in job.labels.items()),
+        *_later(job),
     ]
     if job.receipt is not None:
         used = job.receipt
@@ -160,6 +162,28 @@ def _details(job: JobInfo) -> str:
             ("OOMKills", _UNKNOWN if used.oom_kills is None else used.oom_kills),
         ]
     return lines(*(pair for pair in fields if pair[1] != ""))
+
+
+def _later(job: JobInfo) -> list[tuple[str, object]]:
+    schedule = job.schedule
+    fields: list[tuple[str, object]] = []
+    if schedule is not None:
+        fields = [
+            ("Schedule", schedule.when),
+            ("Timezone", schedule.timezone),
+            ("Overlap", schedule.overlap),
+            ("Jitter", _duration(schedule.jitter_ms)),
+            ("CatchUp", schedule.catch_up),
+        ]
+    fields += [("ScheduledTime", job.scheduled_time), ("OfSchedule", job.schedule_id)]
+    if job.retries:
+        fields += [
+            ("Attempt", f"{job.attempt} of {job.retries + 1}"),
+            ("RetryDelay", _duration(job.retry_delay_ms)),
+            ("RetryOf", job.retry_of),
+            ("RetriedBy", job.retried_by),
+        ]
+    return fields
 
 
 _UNKNOWN = "- (not counted by the server's kernel)"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from joblet.command_line import FAILURE, one_line, write
-from rnx import attach, render, terminal, workflow_file, workflow_text
+from rnx import attach, later, render, terminal, workflow_file, workflow_text
 from rnx import wait as waiting
 from rnx.detach import DEFAULT, keys_of
 from rnx.jobs import seconds
@@ -135,6 +135,14 @@ def run(
             show_default=False,
         ),
     ] = "",
+    label: later.Labels = None,
+    schedule: later.When = "",
+    timezone: later.Timezone = "",
+    overlap: later.Overlap = "",
+    jitter: later.Jitter = 0.0,
+    catch_up: later.CatchUp = "",
+    retries: later.Retries = 0,
+    retry_delay: later.RetryDelay = 0.0,
 ) -> None:
     """Create and start a new job, or a workflow. Flags come before COMMAND; all that follows it is the command's."""
     if workflow:
@@ -160,6 +168,14 @@ def run(
     if command is None:
         ctx.fail("Missing argument 'COMMAND', or --workflow=FILE.")
     _refuse(ctx, _OF_WORKFLOWS, "needs --workflow")
+    if not schedule:
+        _refuse(ctx, later.OF_SCHEDULES, "needs --schedule")
+    if not retries:
+        _refuse(ctx, ("retry_delay",), "needs --retries")
+    labels = later.labels_of(label)
+    when = later.schedule_of(schedule, timezone, overlap, jitter, catch_up)
+    if wait or follow:
+        later.check_waiting(when, "--follow" if follow else "--wait")
     environment = workflow_file.assignments("--env", env)
     secrets = workflow_file.assignments("--secret-env", secret_env)
 
@@ -187,6 +203,10 @@ def run(
             uploads=[*(upload or ()), *(upload_dir or ())],
             stdin=interactive,
             terminal=terminal.described() if tty else None,
+            labels=labels,
+            schedule=when,
+            retries=retries,
+            retry_delay=retry_delay,
         )
         if interactive or tty:
             waiting.tell(f"Job {one_line(job.id)} started\n")

@@ -33,9 +33,22 @@ class Selection:
     """has started then or earlier"""
     sort: str = ""
     """a field's name; with `-` before it the greatest comes first"""
+    labels: tuple[tuple[str, str | None], ...] = ()
+    """names and values of labels, all of them; None is any value"""
+    schedule: str = ""
+    """the id of the recurring schedule that has made it"""
 
     @classmethod
-    def of(cls, statuses: Iterable[str], name: str, since: str, until: str, sort: str) -> Selection:
+    def of(
+        cls,
+        statuses: Iterable[str],
+        name: str,
+        since: str,
+        until: str,
+        sort: str,
+        labels: Iterable[str] = (),
+        schedule: str = "",
+    ) -> Selection:
         """As the command line says. Raises BadParameter."""
         wanted = frozenset(part.upper() for text in statuses for part in text.split(","))
         if unknown := sorted(wanted - set(STATUSES)):
@@ -43,18 +56,26 @@ class Selection:
         if sort and sort.removeprefix("-") not in JOB_FIELDS:
             raise typer.BadParameter(f"no field {sort!r} (fields: {', '.join(JOB_FIELDS)})", param_hint="--sort")
         now = datetime.now(UTC)
-        return cls(wanted, name, _instant(since, "--since", now), _instant(until, "--until", now), sort)
+        pairs = tuple(
+            (key, value if equals else None) for key, equals, value in (text.partition("=") for text in labels)
+        )
+        began, ended = _instant(since, "--since", now), _instant(until, "--until", now)
+        return cls(wanted, name, began, ended, sort, pairs, schedule)
 
     @property
     def takes_all(self) -> bool:
         """Whether it leaves out nothing."""
-        return not (self.statuses or self.name or self.since or self.until)
+        return not (self.statuses or self.name or self.since or self.until or self.labels or self.schedule)
 
     def takes(self, job: JobInfo) -> bool:
         """Whether a job is one of those."""
         if self.statuses and job.status not in self.statuses:
             return False
         if self.name and not fnmatchcase(job.name, self.name):
+            return False
+        if self.schedule and job.schedule_id != self.schedule:
+            return False
+        if any(key not in job.labels or value not in (None, job.labels[key]) for key, value in self.labels):
             return False
         if not (self.since or self.until):
             return True

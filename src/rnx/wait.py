@@ -33,10 +33,25 @@ def ending(job: JobInfo) -> str:
     return one_line(f"Job {job.id} {job.status}" + (f": {job.reason}" if job.reason else "")) + "\n"
 
 
+def next_attempt(job: JobInfo) -> str:
+    """Which attempt of a job it was that has ended, and which is the next, in a line."""
+    return one_line(f"It was attempt {job.attempt} of {job.retries + 1}; the next is job {job.retried_by}") + "\n"
+
+
 async def wait_for(job: Job) -> None:
-    """Wait for a job that was just run, and say how it has ended. Raises typer.Exit with its exit status."""
-    with _goes_on(job.id):
-        ended = await job.wait()
+    """Wait for a job that was just run, and say how it has ended; of attempts before the last on stderr.
+
+    Raises typer.Exit with its exit status.
+    """
+    last = job.id
+    async with aclosing(job.attempts()) as attempts:
+        while True:
+            with _goes_on(last):
+                ended = await anext(attempts)
+            if not ended.retried_by:
+                break
+            tell(ending(ended) + next_attempt(ended))
+            last = ended.retried_by
     write(ending(ended))
     raise typer.Exit(exit_status(ended))
 
@@ -44,18 +59,30 @@ async def wait_for(job: Job) -> None:
 async def follow(job: Job) -> None:
     """Write the output of a job that was just run, and nothing else, to stdout; its id and a bad end to stderr.
 
-    Raises typer.Exit with its exit status.
+    So too of the attempts that follow it. Raises typer.Exit with its exit status.
     """
-    tell(f"Job {one_line(job.id)} started\n")
-    with _goes_on(job.id):
-        chunks = cast("AsyncGenerator[bytes]", job.logs(reconnect=True))
-        async with Output(sys.stdout.fileno()) as output, aclosing(chunks):
-            async for chunk in chunks:
-                await output.write(chunk)
-        ended = await job.wait()
-    if ended.status != "COMPLETED":
-        tell(ending(ended))
-    raise typer.Exit(exit_status(ended))
+    begins = f" is scheduled for {job.info.scheduled_time}" if job.info.status == "SCHEDULED" else " started"
+    tell(one_line(f"Job {job.id}{begins}") + "\n")
+    last = job.id
+    async with Output(sys.stdout.fileno()) as output:
+        while True:
+            with _goes_on(last):
+                ended = await _follow_one(job.client, last, output)
+            if ended.status != "COMPLETED":
+                tell(ending(ended))
+            if not ended.retried_by:
+                raise typer.Exit(exit_status(ended))
+            tell(next_attempt(ended))
+            last = ended.retried_by
+
+
+async def _follow_one(client: Client, job_id: str, output: Output) -> JobInfo:
+    chunks = cast("AsyncGenerator[bytes]", client.logs(job_id, reconnect=True))
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            await output.write(chunk)
+    async with aclosing(client.attempts(job_id)) as attempts:
+        return await anext(attempts)
 
 
 def wait(

@@ -20,6 +20,7 @@ STYLES = {
     "STOPPED": "yellow",
     "RUNNING": "bold blue",
     "INITIALIZING": "blue",
+    "SCHEDULED": "cyan",
 }
 _PAUSE = 0.25
 """seconds between two lists at least, however much happens"""

@@ -159,7 +159,7 @@ def rerun(
     wait: Annotated[bool, typer.Option("--wait", help="As of `rnx run`.")] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="As of `rnx run`.")] = False,
 ) -> None:
-    """Run the same order again, as a new job: command, limits, environment.
+    """Run the same order again, as a new job and at once: command, limits, environment, labels, retries.
 
     Files are not kept for that: those that the job was given have to be given again.
     """
@@ -185,6 +185,9 @@ def rerun(
             secret_environment=secrets,
             workdir=old.workdir,
             uploads=[*(upload or ()), *(upload_dir or ())],
+            labels=old.labels,
+            retries=old.retries,
+            retry_delay=old.retry_delay_ms / 1000,
         )
         if follow:
             await waiting.follow(job)

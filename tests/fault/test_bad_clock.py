@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import struct
-import subprocess
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from harness import Server, Stock
+from wall_clock import COMPILER, Clock
 
-COMPILER = shutil.which("cc")
 HOUR = 3600
 DAY = 24 * HOUR
 BACK = 240
@@ -25,27 +21,6 @@ pytestmark = [
     pytest.mark.load,
     pytest.mark.skipif(COMPILER is None, reason="the server's clock is set with a C compiler's help (cc)"),
 ]
-
-
-class Clock:
-    """The server's wall clock, and its alone: it can be set at any time."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / "offset"
-        self._library = folder / "clock_offset.so"
-        self.set(0)
-        source = Path(__file__).with_name("clock_offset.c")
-        subprocess.run([str(COMPILER), "-shared", "-fPIC", "-O1", "-o", self._library, source], check=True)
-
-    def set(self, seconds: float) -> None:
-        """Let it be off by so much."""
-        fd = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600)
-        os.pwrite(fd, struct.pack("q", round(seconds * 1e9)), 0)
-        os.close(fd)
-
-    def start(self, server: Server) -> Server:
-        environment = {**os.environ, "LD_PRELOAD": str(self._library), "JOBLET_TEST_CLOCK": str(self._file)}
-        return server.start(env=environment)
 
 
 @pytest.fixture

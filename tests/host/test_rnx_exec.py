@@ -55,7 +55,10 @@ def test_what_goes_wrong(server: Server, job: str, name: str, arguments: list[st
 
 def test_without_a_terminal_there_is_none_to_hand_on(server: Server, job: str) -> None:
     done = server.rnx("exec", "-it", job, "sh", stdin=subprocess.DEVNULL)
-    assert (done.returncode, done.stderr) == (125, "Error: stdin is no terminal; without -t, -i sends what comes from it\n")
+    assert (done.returncode, done.stderr) == (
+        125,
+        "Error: stdin is no terminal; without -t, -i sends what comes from it\n",
+    )
 
 
 def test_an_interrupted_rnx_ends_the_command(server: Server, job: str) -> None:

@@ -346,6 +346,7 @@ async def test_files_of_a_job_go_when_it_has_ended_and_those_of_a_workflow_stay(
     single, _ = await store.create(
         Order("x", (), Limits(1, 1, 0), uploads=JobUploads(folder)), "alice", State.PENDING, 1
     )
+    await store.transition(single.id, State.STOPPED, ended_at=2)
     async with janitor_of(store, files, Retention()) as janitor:
         for number in (single.id, job_id):
             job = await store.get(number)

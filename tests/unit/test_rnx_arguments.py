@@ -22,6 +22,7 @@ from joblet.client import (
     JobInfo,
     JobList,
     LogChunk,
+    Schedule,
     StopResult,
     WorkflowFile,
     WorkflowInfo,
@@ -165,7 +166,8 @@ def limits(**asked: Any) -> dict[str, Any]:
     texts = ("cpu_cores", "key", "name", "workdir")
     others = {"run_timeout": 0, "environment": {}, "secret_environment": {}, "uploads": []}
     others |= {"stdin": False, "terminal": None}
-    return {**dict.fromkeys(numbers, 0), **dict.fromkeys(texts, ""), **others, **asked}
+    later = {"labels": {}, "schedule": "", "retries": 0, "retry_delay": 0}
+    return {**dict.fromkeys(numbers, 0), **dict.fromkeys(texts, ""), **others, **later, **asked}
 
 
 @pytest.mark.parametrize(
@@ -193,6 +195,15 @@ def limits(**asked: Any) -> dict[str, Any]:
         (["-e", "INHERITED", "cmd"], ("cmd",), {"environment": {"INHERITED": "from rnx"}}),
         (["-s", "T=x", "--secret-env", "INHERITED", "cmd"], ("cmd",), {"secret_environment": SECRETS}),
         (["--upload", __file__, "--upload-dir=.", "cmd"], ("cmd",), {"uploads": [Path(__file__), Path()]}),
+        (["--label=a=b=c", "--label", "d", "cmd"], ("cmd",), {"labels": {"a": "b=c", "d": ""}}),
+        (["--schedule=1h", "--retries=3", "cmd"], ("cmd",), {"schedule": Schedule("1h"), "retries": 3}),
+        (
+            ["--schedule", "0 3 * * *", "--timezone=Europe/Berlin", "--overlap=queue", "--catch-up=none", "cmd"],
+            ("cmd",),
+            {"schedule": Schedule("0 3 * * *", "Europe/Berlin", "queue", 0, "none")},
+        ),
+        (["--schedule=@daily", "--jitter=30s", "cmd"], ("cmd",), {"schedule": Schedule("@daily", jitter_ms=30_000)}),
+        (["--retries=1", "--retry-delay=250ms", "cmd"], ("cmd",), {"retries": 1, "retry_delay": 0.25}),
         ([""], ("",), {}),
     ],
 )
@@ -328,6 +339,11 @@ def test_global_flags_stand_before_or_after_the_command(name: str) -> None:
         (["wait"], "Missing argument 'JOB-ID"),
         (["run", "-s", "NO_SUCH_VARIABLE", "cmd"], "no variable 'NO_SUCH_VARIABLE' in the environment, and no =VALUE"),
         (["run", "-e", "=x", "cmd"], "expected NAME=VALUE"),
+        (["run", "--label==x", "cmd"], "expected NAME=VALUE"),
+        (["run", "--label=a", "--label=a=b", "cmd"], "'a' is given twice"),
+        (["run", "--overlap=skip", "cmd"], "--overlap needs --schedule"),
+        (["run", "--retry-delay=1s", "cmd"], "--retry-delay needs --retries"),
+        (["run", "--schedule=@daily", "--overlap=both", "cmd"], "'both' is none of skip, queue, allow, replace"),
         (["run", "-e", "A=1", "-e", "A=2", "cmd"], "'A' is given twice"),
         (["run", "--upload=no-such-file", "cmd"], "no-such-file"),
         (["status", "--workflow=1", "2"], "give either JOB-ID or --workflow=ID"),

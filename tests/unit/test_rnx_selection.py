@@ -26,15 +26,15 @@ def job(number: int, status: str = "COMPLETED", **fields: Any) -> JobInfo:
     return replace(base, **fields)
 
 
-def select(*statuses: str, name: str = "", since: str = "", until: str = "", sort: str = "") -> Selection:
-    return Selection.of(statuses, name, since, until, sort)
+def select(*statuses: str, name: str = "", since: str = "", until: str = "", sort: str = "", **more: Any) -> Selection:
+    return Selection.of(statuses, name, since, until, sort, **more)
 
 
 JOBS = [
     job(2),
-    job(3, "FAILED", name="nightly-1"),
-    job(10, "STOPPED", name="nightly-2", priority=5),
-    job(11, "RUNNING"),
+    job(3, "FAILED", name="nightly-1", labels={"team": "web", "tier": ""}),
+    job(10, "STOPPED", name="nightly-2", priority=5, labels={"team": "data", "example.com/x": "a=b"}),
+    job(11, "RUNNING", schedule_id="7"),
 ]
 
 
@@ -49,6 +49,13 @@ JOBS = [
         (select(since="2024-01-15T10:30:03Z"), "3 10 11"),
         (select(until="2024-01-15T11:30:03+01:00"), "2 3"),
         (select(since="2024-01-15T10:30:03Z", until="2024-01-15T10:30:10Z"), "3 10"),
+        (select(labels=["team=web"]), "3"),
+        (select(labels=["team"]), "3 10"),
+        (select(labels=["team", "tier="]), "3"),
+        (select(labels=["example.com/x=a=b"]), "10"),
+        (select(labels=["tea"]), ""),
+        (select(schedule="7"), "11"),
+        (select(schedule="1"), ""),
         (select(sort="-id"), "11 10 3 2"),
         (select(sort="status"), "2 3 11 10"),
         (select(sort="-priority"), "10 2 3 11"),

@@ -351,3 +351,14 @@ def test_the_schema_refuses_what_is_wrong_by_itself(name: str) -> None:
     text = (FILES / f"malformed/{name}.yaml").read_text()
     instance = as_editors_read(source.load(text, Faults("w.yaml")))
     assert not jsonschema.Draft202012Validator(json_schema()).is_valid(instance)
+
+
+def test_a_job_has_labels() -> None:
+    text = "jobs: {a: {command: c, matrix: {m: [1, 2]}, labels: {team: web, example.com/run: '${{ matrix.m }}', n: 7}}}"
+    first, second = plan(text).steps
+    assert first.order.labels == {"team": "web", "example.com/run": "1", "n": "7"}
+    assert second.order.labels["example.com/run"] == "2"
+    with pytest.raises(InvalidWorkflow, match=r"labels\.Team: 'Team' is no name of a label"):
+        plan("jobs: {a: {command: c, labels: {Team: web}}}")
+    with pytest.raises(InvalidWorkflow, match="the value 'xxx"):
+        plan("jobs: {a: {command: c, labels: {team: " + "x" * 257 + "}}}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -24,15 +24,35 @@ async def wait_for(client: Client, job_id: str) -> JobInfo:
     return job
 
 
+async def attempts(client: Client, job_id: str) -> AsyncGenerator[JobInfo]:
+    """How a job has ended, and each attempt that follows it, as soon as they have."""
+    while job_id:
+        job = await wait_for(client, job_id)
+        yield job
+        job_id = job.retried_by
+
+
+async def wait_for_last(client: Client, job_id: str) -> JobInfo:
+    """How the last attempt of a job has ended, as soon as it has."""
+    while (job := await wait_for(client, job_id)).retried_by:
+        job_id = job.retried_by
+    return job
+
+
 async def wait_for_any(client: Client, job_ids: Sequence[str]) -> list[JobInfo]:
-    """Those of the jobs that have ended, as soon as one has: one stream of events, however many they are."""
+    """Those of the jobs that have ended, as soon as one has: one stream of events, however many they are.
+
+    A job has ended when the last of its attempts has, which is in its place.
+    """
     while True:
         # What is later than an event that is known before the jobs are asked is missed neither there nor here.
         known = await _latest_event(client, max(job_ids, key=lambda job_id: (len(job_id), job_id)))
         jobs = await statuses(client, job_ids, reconnect=True)
-        if ended := [job for job in jobs if job.ended]:
+        if ended := [job for job in jobs if job.ended and not job.retried_by]:
             return ended
-        await _next_end(client, set(job_ids), known)
+        job_ids = [job.retried_by or job.id for job in jobs]
+        if not any(job.retried_by for job in jobs):
+            await _next_end(client, set(job_ids), known)
 
 
 async def statuses(client: Client, job_ids: Sequence[str], *, reconnect: bool = False) -> list[JobInfo]:

@@ -14,7 +14,7 @@ from joblet.client._exec_calls import MOST_OUTPUT, ExecCalls, ExecOutput, ExecSe
 from joblet.client._files import uploads as read_uploads
 from joblet.client._log_calls import LogCalls
 from joblet.client._patience import Patience
-from joblet.client._waiting import statuses, wait_for, wait_for_any
+from joblet.client._waiting import attempts, statuses, wait_for_any, wait_for_last
 from joblet.client._workflow_calls import WorkflowCalls
 from joblet.client.errors import InvalidArgument, JobletError
 from joblet.client.jobs import (
@@ -164,18 +164,23 @@ class Client(WorkflowCalls, LogCalls, ExecCalls):
     async def wait(self, job_ids: str | Iterable[str], *, any: bool = False) -> Sequence[JobInfo]:
         """How jobs have ended, in the order of their ids, as soon as all have; with `any` those that have when one has.
 
-        Nothing is asked again and again: the server tells. Its restarts are waited for, for `config.patience` seconds
-        each. Raises NotFound at once when it does not know one of them, or when one is deleted meanwhile.
+        A job that is run again when it fails has ended when its last attempt has, which is in its place then. Nothing
+        is asked again and again: the server tells. Its restarts are waited for, for `config.patience` seconds each.
+        Raises NotFound at once when it does not know one of them, or when one is deleted meanwhile.
         """
         ids = [job_ids] if isinstance(job_ids, str) else list(dict.fromkeys(job_ids))
         jobs = await statuses(self, ids)
         if not any:
-            return [job if job.ended else await wait_for(self, job.id) for job in jobs]
-        if ended := [job for job in jobs if job.ended]:
+            return [job if _is_over(job) else await wait_for_last(self, job.id) for job in jobs]
+        if ended := [job for job in jobs if _is_over(job)]:
             return ended
         if len(ids) == 1:
-            return [await wait_for(self, ids[0])]
+            return [await wait_for_last(self, ids[0])]
         return await wait_for_any(self, ids) if ids else []
+
+    def attempts(self, job_id: str) -> AsyncGenerator[JobInfo]:
+        """How a job has ended, then each attempt that follows it (`retried_by`), as soon as they have; see `wait`."""
+        return attempts(self, job_id)
 
     async def list(self, *, limit: int = 0, before: str = "") -> JobList:
         """The newest jobs, by id: as many as fit into one answer, or at most `limit`; with `before` only older ones."""
@@ -244,6 +249,10 @@ class Client(WorkflowCalls, LogCalls, ExecCalls):
         return b"".join([chunk async for chunk in self.logs(job_id, follow=False, tail_bytes=size)])
 
 
+def _is_over(job: JobInfo) -> bool:
+    return job.ended and not job.retried_by
+
+
 def _milliseconds(seconds: float, field: str = "timeout") -> int:
     milliseconds = round(seconds * 1000)
     if milliseconds not in _INT64:
@@ -269,8 +278,12 @@ class Job:
         return await self.client.status(self.id)
 
     async def wait(self) -> JobInfo:
-        """How it has ended, as soon as it has; restarts of the server are waited for."""
-        return await wait_for(self.client, self.id)
+        """How it, or the last of its attempts, has ended, as soon as it has; restarts of the server are waited for."""
+        return await wait_for_last(self.client, self.id)
+
+    def attempts(self) -> AsyncGenerator[JobInfo]:
+        """How it has ended, then each attempt that follows it; see Client.attempts."""
+        return self.client.attempts(self.id)
 
     async def stop(self) -> StopResult:
         """Stop it; see Client.stop."""

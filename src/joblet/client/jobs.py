@@ -51,6 +51,11 @@ class Schedule:
     catch_up: str = ""
     """times that passed while the server was away: `last` (as empty), `none` or `all`"""
 
+    @property
+    def recurring(self) -> bool:
+        """Whether `when` has the form of a cron expression."""
+        return self.when.startswith("@") or len(self.when.split()) > 2
+
 
 @dataclass(frozen=True)
 class Terminal:

@@ -49,8 +49,12 @@ class Job:
         return self.client.status(self.id)
 
     def wait(self) -> JobInfo:
-        """How it has ended, as soon as it has; restarts of the server are waited for."""
+        """How it, or the last of its attempts, has ended, as soon as it has; restarts of the server are waited for."""
         return self.client._run(lambda client: _async.Job(client, self.info).wait())
+
+    def attempts(self) -> Generator[JobInfo]:
+        """How it has ended, then each attempt that follows it; see Client.attempts."""
+        return self.client.attempts(self.id)
 
     def stop(self) -> StopResult:
         """Stop it; see Client.stop."""
@@ -259,6 +263,7 @@ class Client(Blocking):
     run = making(_async.Client.run, lambda client, job: Job(client, job.info))
     status = blocking(_async.Client.status)
     wait = blocking(_async.Client.wait)
+    attempts = streaming(_async.Client.attempts)
     list = blocking(_async.Client.list)
     list_all = streaming(_async.Client.list_all)
     set_timeout = blocking(_async.Client.set_timeout)

@@ -54,7 +54,10 @@ class JobletService(pb.JobletServiceBase):
         await close_at_once(handler, stream, request)
 
     async def run_job(self, message: pb.RunJobReq) -> pb.RunJobRes:
-        live = await self._submit(order_of(message), files_of(message.uploads), caller.get())
+        order = order_of(message)
+        if message.wait_for_start and order.schedule is not None and order.schedule.recurring:
+            raise InvalidArgument("invalid waitForStart: a job with a recurring schedule does not start itself")
+        live = await self._submit(order, files_of(message.uploads), caller.get())
         if message.wait_for_start:
             await live.launched.wait()
         return pb.RunJobRes(**self._fields(live.job))
@@ -142,6 +145,8 @@ class JobletService(pb.JobletServiceBase):
     def _reason(self, job: Job) -> str:
         if job.state is State.PENDING:
             return f"waiting for a slot, place {self._runner.place(job)} in the queue"
+        if job.state is State.SCHEDULED and job.queued:
+            return f"waiting for the end of the other jobs of schedule {job.schedule_id}"
         return job.reason
 
 

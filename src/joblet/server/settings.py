@@ -65,7 +65,7 @@ def policy(settings: Config) -> Policy:
             raise ConfigError(f"joblet.{key}: {value} is more than this host has ({bound})")
     most = _lower(most, settings.ceilings)
     roles = {str(role): _lower(most, section) for role, section in settings.ceilings.roles.items()}
-    return Policy(default=default, ceiling=most, role_ceilings=roles, timeout=section.jobTimeout)
+    return Policy(default, most, section.jobTimeout, roles, section.maxScheduledJobs)
 
 
 def _lower(most: job.Limits, section: config.Ceilings) -> job.Limits:

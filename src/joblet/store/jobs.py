@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from joblet.errors import StoreFailed, TransitionRefused
 from joblet.job import Job, Part, Receipt, State, sources
 from joblet.order import Order
+from joblet.store import later
 from joblet.store.database import Database
 from joblet.store.rows import ALL_COLUMNS, COLUMNS, columns_of, job_of, object_text, shown_job
 from joblet.store.secrets import KEY_FILE, Sealer, load_key
@@ -44,8 +45,11 @@ class Store:
         """Commit what is under way and close the database."""
         await self.database.close()
 
-    async def create(self, order: Order, owner: str, state: State, now: int, epoch: str = "") -> tuple[Job, bool]:
-        """Record a new job in `state` (PENDING or INITIALIZING): the job with its id, and whether it is new.
+    async def create(
+        self, order: Order, owner: str, state: State, now: int, epoch: str = "", scheduled_at: int | None = None
+    ) -> tuple[Job, bool]:
+        """Record a new job in `state` (PENDING, INITIALIZING, or SCHEDULED with its time): the job with its id, and
+        whether it is new.
 
         It is not when the owner has a job with the order's key already, or there is one for the same attempt of a
         workflow's step; that is the one, and nothing has changed. A database that was found damaged takes no more: they
@@ -53,7 +57,7 @@ class Store:
         """
         if self.database.damaged:
             raise StoreFailed("the database is damaged")
-        columns = columns_of(order, owner, state, now, epoch)
+        columns = columns_of(order, owner, state, now, epoch, scheduled_at)
         columns["secrets"] = self.sealer.seal_all(order.secret_environment)
         marks = ", ".join("?" * len(columns))
         sql = f"INSERT INTO jobs ({', '.join(columns)}) VALUES ({marks}) ON CONFLICT DO NOTHING RETURNING {ALL_COLUMNS}"
@@ -78,18 +82,72 @@ class Store:
 
         Raises TransitionRefused when the state machine does not allow the move: a final state stays.
         """
-        allowed = sources(target)
-        if receipt is not None:
-            columns["receipt"] = json.dumps(dataclasses.asdict(receipt))
-        if outputs:
-            columns["outputs"] = object_text(outputs)
-        assignments = "".join(f", {name} = ?" for name in columns)
-        marks = ", ".join("?" * len(allowed))
-        sql = f"UPDATE jobs SET state = ?{assignments} WHERE id = ? AND state IN ({marks}) RETURNING {ALL_COLUMNS}"
-        row = await self.database.execute(sql, (target, *columns.values(), job_id, *allowed))
+        sql, values = _move(job_id, target, receipt, outputs, columns)
+        row = await self.database.execute(sql, values)
         if row is None:
             raise TransitionRefused(job_id, target)
         return self._job_of(row)
+
+    async def end_for_retry(
+        self,
+        job_id: int,
+        target: State,
+        *,
+        created_at: int,
+        retry_at: int,
+        receipt: Receipt | None = None,
+        outputs: Mapping[str, str] | None = None,
+        **columns: int | str | None,
+    ) -> tuple[Job, Job | None]:
+        """As `transition` to a final state, and with it the next attempt, SCHEDULED for `retry_at`: both as they are.
+
+        There is none when somebody has asked for the job's end meanwhile.
+        """
+        sql, values = _move(job_id, target, receipt, outputs, columns)
+
+        def end(connection: sqlite3.Connection) -> tuple[Any, Any]:
+            ended = connection.execute(sql, values).fetchone()
+            if ended is None:
+                raise TransitionRefused(job_id, target)
+            return later.add_attempt(connection, job_id, created_at, retry_at) or (ended, None)
+
+        ended, following = await self.database.change(end)
+        return self._job_of(ended), None if following is None else self._job_of(following)
+
+    async def make_runs(
+        self,
+        schedule_id: int,
+        *,
+        due: int,
+        following: int,
+        times: Sequence[int],
+        now: int,
+        replacing: bool,
+        queued: bool,
+    ) -> list[Job] | None:
+        """Make a job for each of the times of a recurring schedule, SCHEDULED, and set its next time.
+
+        None, and nothing has changed, when its next time was not `due`, or it has been asked to stop. `replacing`: the
+        jobs of it that have not ended are asked to stop. `queued`: those made wait for the end of these.
+        """
+        if self.database.damaged:
+            raise StoreFailed("the database is damaged")
+
+        def make(connection: sqlite3.Connection) -> list[Any] | None:
+            if not later.set_next(connection, schedule_id, due, following):
+                return None
+            runs = [later.add_run(connection, schedule_id, time, now, queued=queued) for time in times]
+            if replacing and runs:
+                later.replace_runs(connection, schedule_id, [run[0] for run in runs])
+            return runs
+
+        rows = await self.database.change(make)
+        return None if rows is None else [self._job_of(row) for row in rows]
+
+    async def needs_uploads(self, folder: str) -> bool:
+        """Whether a job that has not ended, or one that such a job will make, is to have the files of this folder."""
+        sql = f"SELECT 1 FROM jobs WHERE {later.UNFINISHED} AND json_extract(uploads, '$[0]') = ? LIMIT 1"
+        return bool(await self.database.query(sql, folder))
 
     async def request_stop(self, job_id: int, stop_reason: str) -> None:
         """Record why a job is about to be stopped; the first reason stays."""
@@ -148,7 +206,7 @@ class Store:
 
     async def unfinished(self) -> list[Job]:
         """The jobs not in a final state, by id."""
-        return await self._jobs("WHERE state IN ('SCHEDULED', 'PENDING', 'INITIALIZING', 'RUNNING') ORDER BY id")
+        return await self._jobs(f"WHERE {later.UNFINISHED} ORDER BY id")
 
     async def deleted(self) -> list[int]:
         """Ids of the jobs of which something is left to be removed."""
@@ -204,3 +262,22 @@ class Store:
             return [decode(row) for row in rows]
         except (KeyError, TypeError, ValueError) as error:
             raise self.database.unreadable("the row of a job", error) from error
+
+
+def _move(
+    job_id: int,
+    target: State,
+    receipt: Receipt | None,
+    outputs: Mapping[str, str] | None,
+    columns: dict[str, int | str | None],
+) -> tuple[str, tuple[Any, ...]]:
+    """The statement that moves a job to a state if the state machine allows it, and what it takes."""
+    allowed = sources(target)
+    if receipt is not None:
+        columns["receipt"] = json.dumps(dataclasses.asdict(receipt))
+    if outputs:
+        columns["outputs"] = object_text(outputs)
+    assignments = "".join(f", {name} = ?" for name in columns)
+    marks = ", ".join("?" * len(allowed))
+    sql = f"UPDATE jobs SET state = ?{assignments} WHERE id = ? AND state IN ({marks}) RETURNING {ALL_COLUMNS}"
+    return sql, (target, *columns.values(), job_id, *allowed)

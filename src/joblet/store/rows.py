@@ -18,7 +18,7 @@ COLUMNS = (
     "max_processes, max_open_files, max_disk, cpu_cores, receipt, timeout_ms, priority, client_key, epoch, "
     "name, environment, secret_names, workdir, uploads, workflow_id, position, attempt, outputs, "
     "labels, schedule, scheduled_at, schedule_id, retries, retry_delay_ms, tries, retry_of, retried_by, "
-    "takes_input, terminal, separate_streams, paused_by"
+    "takes_input, terminal, separate_streams, paused_by, queued"
 )
 """what `shown_job` reads"""
 
@@ -29,7 +29,9 @@ ALL_COLUMNS = f"{COLUMNS}, secrets"
 """what `job_of` reads"""
 
 
-def columns_of(order: Order, owner: str, state: State, now: int, epoch: str) -> dict[str, int | str | bytes | None]:
+def columns_of(
+    order: Order, owner: str, state: State, now: int, epoch: str, scheduled_at: int | None = None
+) -> dict[str, int | str | bytes | None]:
     """The columns of a new job, but for its secrets."""
     limits, part = order.limits, order.part
     return {
@@ -60,6 +62,7 @@ def columns_of(order: Order, owner: str, state: State, now: int, epoch: str) -> 
         "attempt": part.attempt if part else None,
         "labels": object_text(order.labels),
         "schedule": json.dumps(dataclasses.asdict(order.schedule)) if order.schedule else None,
+        "scheduled_at": scheduled_at,
         "retries": order.retries,
         "retry_delay_ms": order.retry_delay_ms,
         "takes_input": order.stdin,
@@ -82,7 +85,7 @@ def shown_job(row: tuple[Any, ...]) -> Job:
      max_processes, max_open_files, max_disk, cpu_cores, receipt, timeout_ms, priority, key, epoch,
      name, environment, secret_names, workdir, uploads, workflow_id, position, attempt, outputs,
      labels, schedule, scheduled_at, schedule_id, retries, retry_delay_ms, tries, retry_of, retried_by,
-     stdin, terminal, separate_streams, paused_by) = row  # fmt: skip
+     stdin, terminal, separate_streams, paused_by, queued) = row  # fmt: skip
     return Job(
         id=job_id,
         command=command,
@@ -122,6 +125,7 @@ def shown_job(row: tuple[Any, ...]) -> Job:
         terminal=Terminal(*json.loads(terminal)) if terminal else None,
         separate_streams=bool(separate_streams),
         paused_by=paused_by,
+        queued=bool(queued),
     )
 
 

@@ -102,6 +102,7 @@ def step_rows(plan: Plan, sealer: Sealer) -> Iterator[tuple[Any, ...]]:
             "environment": dict(order.environment),
             "secret_names": list(order.secret_environment),
             "workdir": order.workdir,
+            "labels": dict(order.labels),
             "files": uploads_text(order.uploads),
             "backoff": retry.backoff,
             "factor": retry.factor,
@@ -136,6 +137,7 @@ def step_of(row: tuple[Any, ...], sealer: Sealer) -> Step:
         environment=spec["environment"],
         secret_environment=Secrets(sealer, names, sealed) if names else {},
         workdir=spec["workdir"],
+        labels=spec.get("labels", {}),  # which those of earlier versions have not
         uploads=uploads_of(spec["files"]),
     )
     retry = Retry(limit, spec["backoff"], spec["factor"], spec["max_backoff"], frozenset(spec["exit_codes"]))

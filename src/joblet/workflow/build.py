@@ -254,6 +254,7 @@ class _Reader:
             environment=environment,
             secret_environment={**secret, **model.secret_environment},
             workdir=model.workdir,
+            labels=model.labels,
         )
 
 

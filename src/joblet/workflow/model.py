@@ -20,12 +20,14 @@ from joblet.errors import InvalidArgument
 from joblet.order import (
     MAX_ARG_BYTES,
     MAX_INT32,
+    MAX_LABELS,
     MAX_NAME,
     MAX_PRIORITY,
     MAX_TIMEOUT_MS,
     parse_cores,
     validate_command,
     validate_environment,
+    validate_labels,
     validate_path,
     validate_workdir,
 )
@@ -259,6 +261,9 @@ Files = Annotated[list[Annotated[Text, _valid(partial(validate_path, "uploads"))
 Variable = Annotated[str, _valid(lambda name: validate_environment("environment", {name: ""}))]
 Variables = Annotated[dict[Variable, Text], BeforeValidator(_mapping)]
 SecretVariables = Annotated[dict[Variable, Text], BeforeValidator(_secret_mapping)]
+LabelName = Annotated[str, _valid(lambda name: validate_labels({name: ""}))]
+LabelValue = Annotated[Text, _valid(lambda value: validate_labels({"value": value}))]
+Labels = Annotated[dict[LabelName, LabelValue], BeforeValidator(_mapping)]
 Limit = Annotated[int, _Whole(0, MAX_INT32)]
 Timeout = Annotated[float, _Duration(0.001, MAX_TIMEOUT_MS / 1000)]
 Pause = Annotated[float, _Duration(0.0, MAX_BACKOFF)]
@@ -395,6 +400,8 @@ class Job(Model):
     """Runs the job once for each combination of these values."""
     priority: Annotated[int, _Whole(-MAX_PRIORITY, MAX_PRIORITY)] = 0
     """Of those that wait for a slot the highest goes first."""
+    labels: Annotated[Labels, Field(max_length=MAX_LABELS)] = {}
+    """For finding it: `rnx list --label`."""
 
 
 class Header(Model):

@@ -104,6 +104,8 @@ def environment(job: Job) -> dict[str, str]:
         told["JOBLET_WORKFLOW_ID"] = str(job.part.workflow_id)
         told["JOBLET_ATTEMPT"] = str(job.part.attempt)
         told["JOBLET_SHARED"] = SHARED
+    elif job.retries:
+        told["JOBLET_ATTEMPT"] = str(job.attempt)
     usual = {"PATH": PATH, "HOME": WORK, "LANG": "C.UTF-8", "HOSTNAME": _hostname(job)}
     if job.terminal is not None:
         usual["TERM"] = job.terminal.term or TERM
