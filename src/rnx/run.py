@@ -12,6 +12,7 @@ from joblet.command_line import FAILURE, write
 from rnx import render, workflow_file, workflow_text
 from rnx import wait as waiting
 from rnx.jobs import seconds
+from rnx.progress import Bar
 from rnx.session import OWN_FAILURE, ServerCommand, with_client
 
 if TYPE_CHECKING:
@@ -152,25 +153,27 @@ def run(
     secrets = workflow_file.assignments("--secret-env", secret_env)
 
     async def call(client: Client) -> None:
-        job = await client.run(
-            command,
-            *(args or ()),
-            max_cpu=max_cpu,
-            max_memory=max_memory,
-            max_iobps=max_iobps,
-            cpu_cores=cpu_cores,
-            max_processes=max_processes,
-            max_open_files=max_open_files,
-            max_disk=max_disk,
-            run_timeout=timeout,
-            priority=priority,
-            key=job_key,
-            name=name,
-            environment=environment,
-            secret_environment=secrets,
-            workdir=workdir,
-            uploads=[*(upload or ()), *(upload_dir or ())],
-        )
+        with Bar("Uploading", "Uploaded") as bar:
+            job = await client.run(
+                command,
+                *(args or ()),
+                max_cpu=max_cpu,
+                max_memory=max_memory,
+                max_iobps=max_iobps,
+                cpu_cores=cpu_cores,
+                max_processes=max_processes,
+                max_open_files=max_open_files,
+                max_disk=max_disk,
+                run_timeout=timeout,
+                priority=priority,
+                key=job_key,
+                name=name,
+                environment=environment,
+                secret_environment=secrets,
+                workdir=workdir,
+                uploads=[*(upload or ()), *(upload_dir or ())],
+                on_progress=bar.update,
+            )
         if follow:
             await waiting.follow(job)
         write(render.started(job.info))
@@ -182,7 +185,8 @@ def run(
 
 def _run_workflow(ctx: typer.Context, file: WorkflowFile, key: str, *, wait: bool, follow: bool, logs: bool) -> None:
     async def call(client: Client) -> None:
-        workflow = await client.run_workflow(file, key=key)
+        with Bar("Uploading", "Uploaded") as bar:
+            workflow = await client.run_workflow(file, key=key, on_progress=bar.update)
         write(workflow_text.started(workflow))
         if follow or wait:
             from rnx import follow as watching

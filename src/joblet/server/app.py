@@ -30,6 +30,7 @@ from joblet.logs import LogHub
 from joblet.retention import Janitor
 from joblet.runner import Runner
 from joblet.server.descriptors import Descriptors
+from joblet.server.files import FileService
 from joblet.server.jobs import JobletService
 from joblet.server.listener import Listener, most_connections, raise_descriptor_limit
 from joblet.server.rpc import Codec, Gate
@@ -46,6 +47,7 @@ from joblet.server.state import (
 from joblet.server.tls import server_context
 from joblet.server.workflows import JobService
 from joblet.store import Events, Workflows
+from joblet.upload_sessions import UploadSessions
 from joblet.uploads import Uploads
 
 log = logging.getLogger(__name__)
@@ -101,11 +103,20 @@ async def _serve(settings: Config, config_path: Path) -> None:
         runner = Runner(store, executor, admission, hub, policy(settings))
         await settle_strangers(store, executor)
         await settle_strange_workflows(workflows, executor)
-        await settle_uploads(workflows, uploads)
+        sessions = UploadSessions(
+            state_dir,
+            uploads,
+            executor.epoch,
+            most_bytes=settings.joblet.maxUploadSize,
+            timeout=settings.joblet.uploadTimeout,
+            check_room=executor.check_room,
+        )
+        await settle_uploads(workflows, uploads, sessions)
         await runner.recover()
         await executor.clean_leftovers(runner.live_names())
         await runner.probe()
         stack.push_async_callback(runner.close)
+        stack.push_async_callback(sessions.close)
         janitor = Janitor(store, workflows, events, executor, uploads, hub, retention(settings))
         stack.push_async_callback(janitor.close)
         runner.on_end = janitor.on_end
@@ -114,8 +125,10 @@ async def _serve(settings: Config, config_path: Path) -> None:
         stack.push_async_callback(engine.close)
         await engine.recover()
         most = min(settings.grpc.maxSendMsgSize, _STOCK_MESSAGE)
-        job_service = JobService(engine, runner, workflows, events, janitor, most)
-        server = _grpc_server(settings, [JobletService(runner, executor, uploads, hub, most), job_service])
+        job_service = JobService(engine, runner, workflows, events, janitor, sessions, most)
+        joblet_service = JobletService(runner, executor, uploads, sessions, hub, most)
+        file_service = FileService(sessions)
+        server = _grpc_server(settings, [joblet_service, job_service, file_service])
         gate = Gate(server, settings.grpc.maxRecvMsgSize)
         address = _listen(server, settings, tls, descriptors)
         log.info(
@@ -128,6 +141,7 @@ async def _serve(settings: Config, config_path: Path) -> None:
         _notify_systemd("STOPPING=1")
         await hub.close()
         job_service.close()
+        file_service.close()
         await gate.drain(_DRAIN_SECONDS)
         server.close()
         await server.wait_closed()
@@ -151,7 +165,7 @@ def _stop_signals() -> asyncio.Event:
     return stop
 
 
-def _grpc_server(settings: Config, services: list[JobletService | JobService]) -> Server:
+def _grpc_server(settings: Config, services: list[JobletService | JobService | FileService]) -> Server:
     descriptors = Descriptors()
     return Server(
         [*ServerReflection.extend(services, pool=descriptors.pool), Health()],
