@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from joblet import __version__, command_line
-from rnx import completion, jobs, listing, log, nodes, run, session, wait, why, workflow
+from rnx import completion, copy, jobs, listing, log, nodes, run, session, wait, why, workflow
 
 app = typer.Typer(
     add_completion=False,
@@ -42,6 +42,7 @@ run.register(app)
 jobs.register(app)
 listing.register(app)
 log.register(app)
+copy.register(app)
 wait.register(app)
 why.register(app)
 workflow.register(app)

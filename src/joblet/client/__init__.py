@@ -12,6 +12,8 @@ Example::
         print((await workflow.wait()).workflow.status)
 """
 
+from joblet.client._download import Downloaded
+from joblet.client._file_calls import FileEntry
 from joblet.client._log_calls import LogChunk
 from joblet.client._workflow_calls import Workflow
 from joblet.client.client import Client, Job
@@ -54,8 +56,10 @@ __all__ = [
     "ConnectionFailed",
     "ConnectionLost",
     "DeadlineExceeded",
+    "Downloaded",
     "Event",
     "FailedPrecondition",
+    "FileEntry",
     "Internal",
     "InvalidArgument",
     "InvalidWorkflow",

@@ -158,6 +158,8 @@ class Client(Blocking):
     logs = streaming(_async.Client.logs)
     log_chunks = streaming(_async.Client.log_chunks)
     tail = blocking(_async.Client.tail)
+    read_files = streaming(_async.Client.read_files)
+    download = blocking(_async.Client.download)
 
     run_workflow = making(_async.Client.run_workflow, lambda client, workflow: Workflow(client, workflow.info))
     workflow = blocking(_async.Client.workflow)

@@ -127,7 +127,7 @@ async def _serve(settings: Config, config_path: Path) -> None:
         most = min(settings.grpc.maxSendMsgSize, _STOCK_MESSAGE)
         job_service = JobService(engine, runner, workflows, events, janitor, sessions, most)
         joblet_service = JobletService(runner, executor, uploads, sessions, hub, most)
-        file_service = FileService(sessions)
+        file_service = FileService(runner, engine, workflows, executor, sessions, hub, most)
         server = _grpc_server(settings, [joblet_service, job_service, file_service])
         gate = Gate(server, settings.grpc.maxRecvMsgSize)
         address = _listen(server, settings, tls, descriptors)
