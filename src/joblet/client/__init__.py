@@ -12,12 +12,15 @@ Example::
         print((await workflow.wait()).workflow.status)
 """
 
+from joblet.client._download import Downloaded
 from joblet.client._exec_calls import ExecChunk, ExecOutput, ExecSession
+from joblet.client._file_calls import FileEntry
 from joblet.client._log_calls import LogChunk
 from joblet.client._workflow_calls import Workflow
 from joblet.client.client import Client, Job
 from joblet.client.config import ClientConfig
 from joblet.client.errors import (
+    Aborted,
     AlreadyExists,
     CallError,
     Cancelled,
@@ -46,6 +49,7 @@ from joblet.client.workflow_file import WorkflowFile
 from joblet.client.workflows import Event, WorkflowInfo, WorkflowJob, WorkflowList, WorkflowStatus
 
 __all__ = [
+    "Aborted",
     "AlreadyExists",
     "CallError",
     "Cancelled",
@@ -55,11 +59,13 @@ __all__ = [
     "ConnectionFailed",
     "ConnectionLost",
     "DeadlineExceeded",
+    "Downloaded",
     "Event",
     "ExecChunk",
     "ExecOutput",
     "ExecSession",
     "FailedPrecondition",
+    "FileEntry",
     "Internal",
     "InvalidArgument",
     "InvalidWorkflow",

@@ -17,7 +17,7 @@ from joblet import clock
 from joblet.command import Command
 from joblet.errors import HostUnable
 from joblet.executor.base import Exit, LaunchFailed, Lost
-from joblet.executor.local import disk, exec, files, host, monitor, prepare, ranges, record, shim, spec
+from joblet.executor.local import disk, exec, files, host, monitor, prepare, ranges, reading, record, shim, spec
 from joblet.executor.local.cgroup import Cgroups
 from joblet.executor.local.input import Feeder, open_feeder
 from joblet.executor.local.record import NO_DESCRIPTOR, BadRecord
@@ -37,6 +37,8 @@ _NO_LOG = "log"
 """stage of a launch that has no log to be told in"""
 _PROBE_LIMITS = Limits(max_cpu=100, max_memory=64, max_iobps=0, max_processes=16, max_open_files=64)
 _LAUNCH_TRIES = 60
+_COPIES = 2
+"""jobs whose uploads are copied at a time: they may be large, and threads are few"""
 _PAUSE_WITHOUT_DESCRIPTORS = 1.0
 """seconds"""
 
@@ -77,6 +79,7 @@ class LocalExecutor:
         self.epoch = monitor.boot_id()
         self._view = host.view(settings.view, (settings.state_dir, *settings.private))
         self._found_cgroups: Cgroups | None = None
+        self._copies = asyncio.Semaphore(_COPIES)
 
     @property
     def _cgroups(self) -> Cgroups:
@@ -192,6 +195,14 @@ class LocalExecutor:
         """Remove an ended job's directory, from the disk too. Raises OSError."""
         await asyncio.to_thread(files.remove, self._jobs / str(job_id))
 
+    async def open_work(self, job_id: int) -> int:
+        """A descriptor of a job's work directory, as it is now. Raises NoFiles or OSError."""
+        return await reading.open_work(self._jobs / str(job_id), self.epoch)
+
+    async def open_shared(self, workflow_id: int) -> int:
+        """A descriptor of the directory that a workflow's jobs share. Raises NoFiles or OSError."""
+        return await reading.open_directory(self._shared(workflow_id), f"workflow {workflow_id}")
+
     async def shared_bytes(self, workflow_id: int) -> int:
         """What the directory that a workflow's jobs share takes of the disk."""
         return await asyncio.to_thread(files.disk_bytes, self._shared(workflow_id))
@@ -276,7 +287,8 @@ class LocalExecutor:
                 groups=self._groups(job.limits, directory.name),
                 shared=shared,
             )
-            return await asyncio.to_thread(self._start, job, directory, base, shared, order)
+            async with self._copies if job.uploads is not None else contextlib.nullcontext():
+                return await asyncio.to_thread(self._start, job, directory, base, shared, order)
         except prepare.CannotPrepare as error:
             raise LaunchFailed("work", 0, f"failed to prepare the work directory: {error}") from error
         except disk.DiskError as error:
