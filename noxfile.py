@@ -50,11 +50,12 @@ PRESENT = [version for version in PYTHONS if present(version)]
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff's rules and format, and mypy --strict over src."""
+    """Ruff's rules and format, and mypy --strict over src and what the documents are made with."""
     session.install(*PROJECT["project"]["dependencies"], *group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy", "--strict")
+    session.run("mypy", "--strict", "docs")
 
 
 @nox.session
@@ -116,6 +117,13 @@ def show_difference(old: Path, new: Path) -> None:
             old.read_text().splitlines(), new.read_text().splitlines(), "committed", "generated", lineterm=""
         )
         print(*list(lines)[:40], sep="\n")
+
+
+@nox.session
+def man(session: nox.Session) -> None:
+    """Write man/: a manual page for rnx, joblet and each of their commands."""
+    session.install("-e", ".")
+    session.run("python", "docs/generate.py", "man", *(session.posargs or ["man"]))
 
 
 @nox.session(python=PYTHONS)

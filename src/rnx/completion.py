@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from joblet.command_line import one_line, write
+from joblet.command_line import Command, one_line, write
 from rnx.columns import cut
 from rnx.render import JOB_FIELDS
 from rnx.render import command as command_line
@@ -223,5 +223,5 @@ def _live(flags: dict[str, str], *, workflows: bool = False, without_ended: bool
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    app.command()(completion)
+    app.command(cls=Command)(completion)
     app.command(hidden=True)(complete)
