@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -48,7 +48,7 @@ async def follow(job: Job) -> None:
     """
     _tell(f"Job {one_line(job.id)} started\n")
     with _goes_on(job.id):
-        chunks = cast("AsyncGenerator[bytes]", job.logs(reconnect=True))
+        chunks = job.logs(reconnect=True)
         async with Output(sys.stdout.fileno()) as output, aclosing(chunks):
             async for chunk in chunks:
                 await output.write(chunk)
