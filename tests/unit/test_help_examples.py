@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from command_lines import calls, parse
 
 from joblet import cli
 from joblet.examples import EXAMPLES as JOBLET_EXAMPLES
@@ -41,37 +41,6 @@ def commands(name: str) -> Mapping[str, Any]:
                 found[path] = child
                 waiting.append((path, child))
     return found
-
-
-def calls(line: str, name: str) -> list[list[str]]:
-    """The arguments of each call of a program in a line of shell."""
-    found: list[list[str]] = []
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
-    lexer.whitespace_split = True
-    inside = False
-    for token in lexer:
-        if token == name and not inside:
-            found.append([])
-            inside = True
-        elif re.fullmatch(r"[|&;()<>]+", token):
-            inside = False
-        elif inside:
-            found[-1].append(token)
-    return found
-
-
-def parse(command: Any, name: str, arguments: list[str]) -> str:
-    """Parse as the program does, and call nothing: the words of the command. Raises what the program would say."""
-    context = command.make_context(name, arguments)
-    words: list[str] = []
-    while hasattr(command, "commands"):
-        rest = [*getattr(context, "_protected_args", ()), *context.args]
-        if not rest:
-            break
-        word, command, rest = command.resolve_command(context, rest)
-        words.append(word)
-        context = command.make_context(word, rest, parent=context)
-    return " ".join(words)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
