@@ -14,6 +14,9 @@ from generate import REFERENCE
 from harness import ROOT, Server
 from pages import Page, client_environment, like_any_server, runs_jobs
 
+from joblet.config import load
+from joblet.server.tls import server_context
+
 COOKBOOK = ROOT / "examples/cookbook"
 RECIPES = sorted(f"docs/cookbook/{path.name}" for path in (ROOT / "docs/cookbook").glob("*.md"))
 GUIDES = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
@@ -112,3 +115,15 @@ def test_the_programs_need_nothing_but_the_client_and_what_python_has() -> None:
     for path in COOKBOOK.rglob("*.py"):
         modules = set(re.findall(r"^(?:from|import) (\w+)", path.read_text(), flags=re.MULTILINE))
         assert modules <= {"__future__", "joblet", *sys.stdlib_module_names}, path
+
+
+def test_the_server_of_the_tutorial_finds_what_it_was_given(tmp_path: Path) -> None:
+    """All that is typed for it but the installation, and the start itself."""
+    (block,) = (block for block in Page("docs/tutorial.md").blocks("sh") if "joblet serve" in block)
+    lines = [line for line in block.splitlines() if "pip install" not in line and "joblet serve" not in line]
+    typed = "\n".join(lines).replace("../venv/bin/joblet", f"{sys.executable} -m joblet")
+    subprocess.run(["bash", "-e", "-c", typed], cwd=tmp_path, capture_output=True, check=True)
+    path = tmp_path / "try/joblet-config.yml"
+    config = load(path)
+    assert config.state_dir(path.parent) == tmp_path / "try/state"
+    assert server_context(config.security, path.parent).get_ca_certs()

@@ -160,3 +160,13 @@ def test_sentences_are_read_from_the_source() -> None:
     (statement,) = ast.parse('"a " + f"{len(names)} of {self.most!r}, {x[:1].lower()}{x[1:]}"').body
     assert isinstance(statement, ast.Expr)
     assert source.sentence(statement.value) == "a {names} of {most}, {x}"
+
+
+def test_the_script_does_what_its_own_text_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, status in ((["man", str(tmp_path)], 0), (["man"], 2), (["html", str(tmp_path)], 2)):
+        monkeypatch.setattr("sys.argv", ["generate.py", *arguments])
+        assert generate.main() == status
+        assert ("python docs/generate.py man" in capsys.readouterr().err) == (status == 2)
+    assert (tmp_path / "rnx.1").exists()
