@@ -50,11 +50,12 @@ PRESENT = [version for version in PYTHONS if present(version)]
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff's rules and format, and mypy --strict over src."""
+    """Ruff's rules and format, and mypy --strict over src, the documents' generator and the cookbook."""
     session.install(*PROJECT["project"]["dependencies"], *group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy", "--strict")
+    session.run("mypy", "--strict", "docs", "examples/cookbook")
 
 
 @nox.session
@@ -116,6 +117,21 @@ def show_difference(old: Path, new: Path) -> None:
             old.read_text().splitlines(), new.read_text().splitlines(), "committed", "generated", lineterm=""
         )
         print(*list(lines)[:40], sep="\n")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build site/: the reference from the source, and every page; a broken link or a missing page is an error."""
+    session.install(*PROJECT["project"]["dependencies"], *group("docs"))
+    options = ("--fail-on-warning", "--keep-going", "--fresh-env", "-q", "-b", "html")
+    session.run("sphinx-build", *options, "docs", "site", env={"PYTHONPATH": "src"})
+
+
+@nox.session
+def man(session: nox.Session) -> None:
+    """Write man/: a manual page for rnx, joblet and each of their commands."""
+    session.install(*PROJECT["project"]["dependencies"])
+    session.run("python", "docs/generate.py", "man", *(session.posargs or ["man"]), env={"PYTHONPATH": "src"})
 
 
 @nox.session(python=PYTHONS)

@@ -14,7 +14,7 @@ from joblet import command_line
 if TYPE_CHECKING:
     from joblet import pki
 
-app = typer.Typer(help="Make the certificates of mutual TLS.", rich_markup_mode=None)
+app = typer.Typer(cls=command_line.Group, help="Make the certificates of mutual TLS.", rich_markup_mode=None)
 
 Directory = Annotated[Path, typer.Option("--dir", help="Where the files are.")]
 Days = Annotated[int | None, typer.Option("--days", help="Days until the certificate expires.")]
@@ -30,7 +30,7 @@ def _explained() -> Iterator[None]:
         raise command_line.Failure(str(error)) from None
 
 
-@app.command()
+@app.command(cls=command_line.Command)
 @_explained()
 def init(
     directory: Directory = Path("certs"),
@@ -64,7 +64,7 @@ def init(
     _report(pki.save(server, directory, "server", force=force), server)
 
 
-@app.command()
+@app.command(cls=command_line.Command)
 @_explained()
 def issue(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The client's name; its files are called after it.")],

@@ -13,7 +13,13 @@ import typer
 
 from joblet import __version__, certs_cli, command_line
 
+
+class _Program(command_line.Group):
+    examples = "joblet.examples"
+
+
 app = typer.Typer(
+    cls=_Program,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -40,13 +46,13 @@ def options(
     """Options that stand before the command."""
 
 
-@app.command()
+@app.command(cls=command_line.Command)
 def version() -> None:
     """Show the version."""
     command_line.write(f"joblet {__version__}\n")
 
 
-@app.command()
+@app.command(cls=command_line.Command)
 def serve(
     config: Config = DEFAULT_CONFIG,
 ) -> None:
@@ -57,7 +63,7 @@ def serve(
     raise typer.Exit(server.serve(config))
 
 
-@app.command()
+@app.command(cls=command_line.Command)
 def doctor(
     config: Config = DEFAULT_CONFIG,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -107,7 +113,7 @@ def _examine(config: Path, as_json: bool) -> int:
     return report.status
 
 
-@app.command()
+@app.command(cls=command_line.Command)
 def backup(
     target: Annotated[Path, typer.Argument(metavar="FILE", help="The copy, which must not exist.")],
     config: Config = DEFAULT_CONFIG,
@@ -121,7 +127,7 @@ def backup(
     command_line.write(f"{target}\n")
 
 
-@app.command()
+@app.command(cls=command_line.Command)
 def restore(
     source: Annotated[Path, typer.Argument(metavar="FILE", help="A copy that `joblet backup` made.")],
     config: Config = DEFAULT_CONFIG,

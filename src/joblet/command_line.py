@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from typer.core import TyperCommand, TyperGroup
 
 if TYPE_CHECKING:
     import typer
@@ -15,6 +18,39 @@ if TYPE_CHECKING:
 FAILURE = 1
 INTERRUPTED = 130
 OUTPUT_CLOSED = 141
+
+
+class Command(TyperCommand):
+    """A command whose help ends with its examples."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples, after an epilog if there is one."""
+        super().format_epilog(ctx, formatter)
+        _write_examples(ctx, formatter)
+
+
+class Group(TyperGroup):
+    """A group of commands whose help ends with its examples, or a whole program."""
+
+    examples = ""
+    """of a program: the module with EXAMPLES, which is read only when help is asked for"""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples, after an epilog if there is one."""
+        super().format_epilog(ctx, formatter)
+        _write_examples(ctx, formatter)
+
+
+def _write_examples(ctx: Any, formatter: Any) -> None:
+    root = ctx.find_root()
+    module = getattr(root.command, "examples", "")
+    path = ctx.command_path.removeprefix(root.command_path).strip()
+    found = import_module(module).EXAMPLES.get(path, ()) if module else ()
+    if found:
+        with formatter.section("Examples"):
+            indent = " " * formatter.current_indent
+            blocks = (f"{indent}# {about}\n{indent}{line}\n" for about, line in found)
+            formatter.write("\n".join(blocks))
 
 
 class OutputClosed(Exception):

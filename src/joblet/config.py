@@ -57,6 +57,7 @@ class JobletSection(_Section):
     defaultIoLimit: int = Field(default=0, ge=0, le=MAX_INT32)
     """bytes per second, 0 is unlimited"""
     maxConcurrentJobs: int = Field(default=100, ge=1, le=4096)
+    """jobs that run at a time; more wait as PENDING"""
     maxQueuedJobs: int = Field(default=1000, ge=0, le=1_000_000)
     """jobs that may wait for a slot; more are refused"""
     maxWorkflows: int = Field(default=1000, ge=1, le=100_000)
@@ -76,24 +77,33 @@ class JobletSection(_Section):
     uploadTimeout: Duration = Field(default=3600.0, ge=0.1)
     """after which an upload is removed that nobody goes on with, or uses"""
     jobTimeout: Duration = Field(default=3600.0, gt=0)
+    """a job that runs longer is stopped"""
     cleanupTimeout: Duration = Field(default=5.0, gt=0, le=3600)
+    """from SIGTERM to SIGKILL when a job is stopped"""
 
 
 class Ceilings(_Section):
     """The most that a job may ask for; absent is what the host has."""
 
     maxCPU: int | None = Field(default=None, ge=1, le=MAX_INT32)
+    """percent of one core"""
     maxMemory: int | None = Field(default=None, ge=1, le=MAX_INT32)
+    """MB"""
     maxIOBPS: int | None = Field(default=None, ge=1, le=MAX_INT32)
+    """bytes per second"""
     maxProcesses: int | None = Field(default=None, ge=2, le=MAX_INT32)
+    """processes and threads"""
     maxOpenFiles: int | None = Field(default=None, ge=16, le=MAX_INT32)
+    """open files of a process"""
     maxDisk: int | None = Field(default=None, ge=1, le=MAX_INT32)
+    """MB in the work directory"""
 
 
 class CeilingsSection(Ceilings):
     """For every job, and lower ones for those of a role."""
 
     roles: dict[Literal["admin"], Ceilings] = {}
+    """lower ceilings for a role: `{admin: {maxMemory: 4096}}`"""
 
 
 class IsolationSection(_Section):
@@ -124,20 +134,24 @@ class RetentionSection(_Section):
     """How much of what has ended is kept; 0 is all of it."""
 
     maxAge: Duration = Field(default=30 * 86_400.0, ge=0)
+    """ended jobs and workflows and their logs are removed after this time"""
     maxJobs: int = Field(default=100_000, ge=0, le=MAX_INT32)
+    """ended jobs, the newest"""
     maxSize: int = Field(default=0, ge=0, le=MAX_INT32)
     """MB of logs and work directories together"""
     maxWorkflows: int = Field(default=10_000, ge=0, le=MAX_INT32)
+    """ended workflows, the newest, with all their jobs and files"""
 
 
 class GrpcSection(_Section):
     """Bounds of the wire."""
 
     maxRecvMsgSize: int = Field(default=524_288, ge=1024, le=MAX_INT32)
-    """bytes"""
+    """bytes; larger requests are refused"""
     maxSendMsgSize: int = Field(default=4_194_304, ge=131_072, le=MAX_INT32)
     """bytes"""
     keepAliveTime: Duration = Field(default=30.0, ge=1)
+    """between pings on an idle connection"""
     maxConnections: int = Field(default=10_000, ge=1, le=1_000_000)
     """more are closed at once"""
 
@@ -146,24 +160,33 @@ class ServerSection(_Section):
     """Where the server listens and keeps its state."""
 
     address: str = "0.0.0.0"
+    """where it listens"""
     port: int = Field(default=50051, ge=0, le=65535)
+    """0 takes a free one"""
     stateDir: str = "/var/lib/joblet"
+    """database, job directories, logs"""
 
 
 class SecuritySection(_Section):
     """Certificates: a path, or the PEM text itself."""
 
     caCert: str = "/opt/joblet/certs/ca-cert.pem"
+    """of the authority that issues the clients' certificates"""
     serverCert: str = "/opt/joblet/certs/server-cert.pem"
+    """the server's own"""
     serverKey: str = "/opt/joblet/certs/server-key.pem"
+    """its private key"""
     minTlsVersion: Literal["1.2", "1.3"] = "1.3"
+    """connections of an older version are refused"""
 
 
 class LoggingSection(_Section):
     """What the server says of itself, on stderr."""
 
     level: Literal["DEBUG", "INFO", "WARN", "ERROR"] = "INFO"
+    """the least of what is said"""
     format: Literal["text", "json"] = "text"
+    """lines for people, or a JSON object each"""
 
 
 class Config(_Section):

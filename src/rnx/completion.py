@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from joblet.command_line import one_line, write
+from joblet.command_line import Command, one_line, write
 from rnx.columns import cut
 from rnx.later import CATCH_UPS, OVERLAPS
 from rnx.render import JOB_FIELDS
@@ -235,5 +235,5 @@ def _live(flags: dict[str, str], *, workflows: bool = False, without_ended: bool
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    app.command()(completion)
+    app.command(cls=Command)(completion)
     app.command(hidden=True)(complete)

@@ -6,7 +6,7 @@ import re
 import sys
 from contextlib import aclosing, suppress
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
 
@@ -119,10 +119,7 @@ def log(
             "until": until,
             "grep": grep,
         }
-        if timestamps:
-            chunks = _stamped(client.log_chunks(job_id, **part))
-        else:
-            chunks = cast("AsyncGenerator[bytes]", client.logs(job_id, **part))
+        chunks = _stamped(client.log_chunks(job_id, **part)) if timestamps else client.logs(job_id, **part)
         async with Output(sys.stdout.fileno()) as output, aclosing(chunks):
             await output.write(render.log_header(job_id).encode())
             async for chunk in chunks:

@@ -9,7 +9,13 @@ import typer
 from joblet import __version__, command_line
 from rnx import attach, completion, copy, exec, jobs, listing, log, nodes, run, session, wait, why, workflow
 
+
+class _Program(command_line.Group):
+    examples = "rnx.examples"
+
+
 app = typer.Typer(
+    cls=_Program,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -52,7 +58,7 @@ nodes.register(app)
 completion.register(app)
 
 
-@app.command()
+@app.command(cls=command_line.Command)
 def version() -> None:
     """Show the version."""
     command_line.write(f"rnx {__version__}\n")

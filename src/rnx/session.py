@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from joblet import command_line
 
@@ -52,7 +51,7 @@ FLAGS = ("server", "cert", "key", "ca", "config", "node")
 """the names of the global flags"""
 
 
-class ServerCommand(TyperCommand):
+class ServerCommand(command_line.Command):
     """A command that takes the global flags after its own name too; there they win."""
 
     def get_params(self, ctx: Any) -> Any:

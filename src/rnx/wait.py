@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -77,7 +77,7 @@ async def follow(job: Job) -> None:
 
 
 async def _follow_one(client: Client, job_id: str, output: Output) -> JobInfo:
-    chunks = cast("AsyncGenerator[bytes]", client.logs(job_id, reconnect=True))
+    chunks = client.logs(job_id, reconnect=True)
     async with aclosing(chunks):
         async for chunk in chunks:
             await output.write(chunk)

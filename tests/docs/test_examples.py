@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from harness import ROOT, Server
-from test_readme import client_environment, like_any_run, runs_jobs, shell
+from pages import Page, client_environment, like_any_run, runs_jobs, shell
 
 PIPELINE = ROOT / "examples/pipeline"
 
@@ -19,13 +19,6 @@ PIPELINE = ROOT / "examples/pipeline"
 def pipeline(tmp_path: Path) -> Path:
     """The pipeline as somebody would copy it, without what it makes."""
     return shutil.copytree(PIPELINE, tmp_path / "pipeline", ignore=shutil.ignore_patterns("*.svg", "__pycache__"))
-
-
-def dialogue(page: Path) -> list[tuple[str, str]]:
-    """Each command of a page's console blocks, and the output shown below it."""
-    blocks = re.findall(r"^```console\n(.*?)^```$", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    parts = [part.partition("\n") for block in blocks for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
-    return [(command, output) for command, _, output in parts]
 
 
 def in_any_order(output: str) -> list[str]:
@@ -38,7 +31,7 @@ def in_any_order(output: str) -> list[str]:
 def test_the_pipeline_prints_and_draws_what_its_page_shows(make_server: Callable[..., Server], pipeline: Path) -> None:
     server = make_server().start()
     environment = client_environment(server)
-    shown = dialogue(pipeline / "README.md")
+    shown = list(Page(PIPELINE / "README.md").dialogue())
     assert len(shown) == 7
     for command, output in shown:
         assert in_any_order(shell(command, env=environment, cwd=pipeline)) == in_any_order(output), command

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -44,7 +44,7 @@ class LogCalls(Calls):
         since: datetime | timedelta | None = None,
         until: datetime | timedelta | None = None,
         grep: str = "",
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """The job's output (stdout and stderr merged) from byte `offset`, in order and complete.
 
         `tail` is how many last lines to begin with, `tail_bytes` how many last bytes. `since` and `until` are an

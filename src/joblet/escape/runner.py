@@ -54,7 +54,7 @@ class JobRun:
 
     async def news(self) -> AsyncIterator[News]:
         rest = b""
-        async with aclosing(self._job.logs()) as chunks:  # type: ignore[type-var]
+        async with aclosing(self._job.logs()) as chunks:
             async for chunk in chunks:
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:

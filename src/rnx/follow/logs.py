@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Self
 
 from joblet.command_line import one_line
 from rnx.follow.screen import Screen
@@ -59,7 +59,7 @@ class Logs:
         lines = Splitter()
         async with self._room:
             try:
-                stream = cast("AsyncGenerator[bytes]", self._client.logs(job_id, reconnect=True))
+                stream = self._client.logs(job_id, reconnect=True)
                 async with aclosing(stream) as chunks:
                     async for chunk in chunks:
                         for line in lines.feed(chunk):
