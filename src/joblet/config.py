@@ -71,6 +71,10 @@ class JobletSection(_Section):
     """MB in the work directory, 0 is unlimited"""
     maxLogSize: int = Field(default=0, ge=0, le=MAX_INT32)
     """MB of output that a job's log keeps, 0 is unlimited"""
+    maxUploadSize: int = Field(default=16 << 30, ge=1, le=2**63 - 1)
+    """bytes of files that come along with one order"""
+    uploadTimeout: Duration = Field(default=3600.0, ge=0.1)
+    """after which an upload is removed that nobody goes on with, or uses"""
     jobTimeout: Duration = Field(default=3600.0, gt=0)
     cleanupTimeout: Duration = Field(default=5.0, gt=0, le=3600)
 

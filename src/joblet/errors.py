@@ -284,6 +284,51 @@ class TransitionRefused(StoreFailed):
         super().__init__(f"{what} {number} may not become {target}")
 
 
+class UploadNotFound(JobletError):
+    """No upload of this client has this key: there was none, it has been used, or nobody wanted it for too long."""
+
+    status = Status.FAILED_PRECONDITION
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"upload not found: {key}")
+
+
+class UploadIncomplete(JobletError):
+    """Of the upload something has still to come."""
+
+    status = Status.FAILED_PRECONDITION
+
+    def __init__(self, key: str, files: int) -> None:
+        super().__init__(f"upload is not complete: {key} ({files} files have come so far)")
+
+
+class UploadComplete(JobletError):
+    """The upload takes nothing more."""
+
+    status = Status.FAILED_PRECONDITION
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"upload is complete already: {key}")
+
+
+class UploadBusy(JobletError):
+    """Another call writes the upload, or makes a job of it."""
+
+    status = Status.ABORTED
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"upload is in use by another call: {key}")
+
+
+class TooManyUploads(JobletError):
+    """As many uploads of the client as may be have not been used."""
+
+    status = Status.RESOURCE_EXHAUSTED
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"{most} uploads have not been used (at most {most} of one client)")
+
+
 class ShuttingDown(JobletError):
     """The server is ending its connections; jobs go on."""
 

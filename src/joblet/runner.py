@@ -73,8 +73,8 @@ class Runner:
         ShuttingDown, and then there is no job.
         """
         order = settle(order, self._policy, role)
-        if order.key and (present := await self._store.find(owner, order.key)) is not None:
-            return self._again(present, order)
+        if (live := await self._made(order, owner)) is not None:
+            return live
         if self._around.closing:
             raise ShuttingDown
         self.check_room()
@@ -97,6 +97,14 @@ class Runner:
         self._accepting.add(accepting)
         accepting.add_done_callback(self._accepting.discard)
         return await asyncio.shield(accepting)
+
+    async def made(self, order: Order, owner: str, role: str) -> Live | None:
+        """The job that the client's order with this key has made before. Raises InvalidArgument or KeyReused."""
+        return await self._made(settle(order, self._policy, role), owner)
+
+    async def _made(self, order: Order, owner: str) -> Live | None:
+        present = await self._store.find(owner, order.key) if order.key else None
+        return None if present is None else self._again(present, order)
 
     def _check_times(self) -> None:
         """Raise TooManyScheduled when so many jobs wait for their time, be it that of another attempt."""

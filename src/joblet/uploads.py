@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -22,7 +23,8 @@ MAX_DEPTH = 32
 MAX_NAME_BYTES = 255
 """NAME_MAX (limits.h)"""
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""errors of a disk that is full"""
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 
 
@@ -40,7 +42,17 @@ class File:
     @property
     def permissions(self) -> int:
         """Nothing but who may read, write and execute: no setuid bits."""
-        return self.mode & 0o777 or (0o755 if self.is_directory else 0o644)
+        return permissions(self.mode, is_directory=self.is_directory)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+def permissions(mode: int, *, is_directory: bool) -> int:
+    """What becomes of the mode that a client gives."""
+    return mode & 0o777 or (0o755 if is_directory else 0o644)
 
 
 class Uploads:
@@ -64,6 +76,11 @@ class Uploads:
             await self.remove(token)
             raise
         return token
+
+    @property
+    def root(self) -> Path:
+        """The directory of all folders. It may not exist yet."""
+        return self._root
 
     def folder(self, token: str) -> Path:
         """Where an upload's files lie. Raises FileNotFoundError when there is no such upload."""
@@ -94,46 +111,65 @@ class Uploads:
             folder.mkdir(mode=0o700)
             _write_files(folder, files)
             for directory in (folder, self._root, self._root.parent):
-                _sync(directory)
+                sync(directory)
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
-            raise NoRoom(self._root) if error.errno in _FULL else DiskUnusable(self._root, error) from None
+            raise NoRoom(self._root) if error.errno in FULL else DiskUnusable(self._root, error) from None
 
 
 def validate(files: Sequence[File]) -> None:
     """Raise InvalidArgument unless the files can lie side by side in one folder."""
     if len(files) > MAX_FILES:
         raise InvalidArgument(f"invalid uploads: {len(files)} files (at most {MAX_FILES})")
-    kinds: dict[str, bool] = {}
+    layout = Layout()
     for file in files:
-        validate_path("uploads", file.path)
-        path, names = file.path, file.path.split("/")
+        if file.is_directory and file.content:
+            raise InvalidArgument(f"invalid uploads: {shown(file.path)} is a directory and has content")
+        layout.add(file.path, is_directory=file.is_directory)
+
+
+class Layout:
+    """What lies side by side in one folder. The mutable state is that, and what is above of it."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, bool] = {}
+        self._below: dict[str, str] = {}
+        """by each directory that something lies in, the first that does"""
+
+    def add(self, path: str, *, is_directory: bool) -> None:
+        """Raise InvalidArgument for a path that may not be there, or not beside the others."""
+        validate_path("uploads", path)
+        names = path.split("/")
         if len(names) > MAX_DEPTH:
-            raise InvalidArgument(f"invalid uploads: {_shown(path)} is {len(names)} deep (at most {MAX_DEPTH})")
+            raise InvalidArgument(f"invalid uploads: {shown(path)} is {len(names)} deep (at most {MAX_DEPTH})")
         longest = max(len(name.encode()) for name in names)
         if longest > MAX_NAME_BYTES:
             raise InvalidArgument(
-                f"invalid uploads: {_shown(path)}: a name of {longest} bytes (at most {MAX_NAME_BYTES})"
+                f"invalid uploads: {shown(path)}: a name of {longest} bytes (at most {MAX_NAME_BYTES})"
             )
-        if path in kinds:
-            raise InvalidArgument(f"invalid uploads: {_shown(path)} comes twice")
-        if file.is_directory and file.content:
-            raise InvalidArgument(f"invalid uploads: {_shown(path)} is a directory and has content")
-        kinds[path] = file.is_directory
-    for path in kinds:
-        for parent in _above(path):
-            if not kinds.get(parent, True):
-                raise InvalidArgument(f"invalid uploads: {_shown(path)} is below {_shown(parent)}, which is a file")
+        if path in self._kinds:
+            raise InvalidArgument(f"invalid uploads: {shown(path)} comes twice")
+        if not is_directory and path in self._below:
+            raise InvalidArgument(
+                f"invalid uploads: {shown(self._below[path])} is below {shown(path)}, which is a file"
+            )
+        for parent in above(path):
+            if not self._kinds.get(parent, True):
+                raise InvalidArgument(f"invalid uploads: {shown(path)} is below {shown(parent)}, which is a file")
+        for parent in above(path):
+            self._below.setdefault(parent, path)
+        self._kinds[path] = is_directory
 
 
-def _above(path: str) -> Iterator[str]:
+def above(path: str) -> Iterator[str]:
     """The directories that a path lies in, the nearest first."""
     while "/" in path:
         path = path.rpartition("/")[0]
         yield path
 
 
-def _shown(path: str) -> str:
+def shown(path: str) -> str:
+    """A path of a client in a sentence."""
     return repr(path[:128])
 
 
@@ -141,7 +177,7 @@ def _write_files(folder: Path, files: Sequence[File]) -> None:
     """Each durable but for the folder's own entries. Modes come last, for a directory may be read-only."""
     directories: dict[str, int] = {}
     for file in files:
-        for parent in _above(file.path):
+        for parent in above(file.path):
             directories.setdefault(parent, 0o755)
         if file.is_directory:
             directories[file.path] = file.permissions
@@ -152,7 +188,7 @@ def _write_files(folder: Path, files: Sequence[File]) -> None:
             _write_file(folder / file.path, file)
     for directory in sorted(directories, reverse=True):
         (folder / directory).chmod(directories[directory])
-        _sync(folder / directory)
+        sync(folder / directory)
 
 
 def _write_file(path: Path, file: File) -> None:
@@ -163,7 +199,8 @@ def _write_file(path: Path, file: File) -> None:
         os.fsync(written.fileno())
 
 
-def _sync(directory: Path) -> None:
+def sync(directory: Path) -> None:
+    """Bring a directory's entries to the disk. Raises OSError."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

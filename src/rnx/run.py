@@ -13,6 +13,7 @@ from rnx import attach, later, render, terminal, workflow_file, workflow_text
 from rnx import wait as waiting
 from rnx.detach import DEFAULT, keys_of
 from rnx.jobs import seconds
+from rnx.progress import Bar
 from rnx.session import OWN_FAILURE, ServerCommand, with_client
 
 if TYPE_CHECKING:
@@ -183,31 +184,33 @@ def run(
         keys = keys_of(detach_keys)
         if interactive and tty:
             terminal.check_raw()
-        job = await client.run(
-            command,
-            *(args or ()),
-            max_cpu=max_cpu,
-            max_memory=max_memory,
-            max_iobps=max_iobps,
-            cpu_cores=cpu_cores,
-            max_processes=max_processes,
-            max_open_files=max_open_files,
-            max_disk=max_disk,
-            run_timeout=timeout,
-            priority=priority,
-            key=job_key,
-            name=name,
-            environment=environment,
-            secret_environment=secrets,
-            workdir=workdir,
-            uploads=[*(upload or ()), *(upload_dir or ())],
-            stdin=interactive,
-            terminal=terminal.described() if tty else None,
-            labels=labels,
-            schedule=when,
-            retries=retries,
-            retry_delay=retry_delay,
-        )
+        with Bar("Uploading", "Uploaded") as bar:
+            job = await client.run(
+                command,
+                *(args or ()),
+                max_cpu=max_cpu,
+                max_memory=max_memory,
+                max_iobps=max_iobps,
+                cpu_cores=cpu_cores,
+                max_processes=max_processes,
+                max_open_files=max_open_files,
+                max_disk=max_disk,
+                run_timeout=timeout,
+                priority=priority,
+                key=job_key,
+                name=name,
+                environment=environment,
+                secret_environment=secrets,
+                workdir=workdir,
+                uploads=[*(upload or ()), *(upload_dir or ())],
+                stdin=interactive,
+                terminal=terminal.described() if tty else None,
+                labels=labels,
+                schedule=when,
+                retries=retries,
+                retry_delay=retry_delay,
+                on_progress=bar.update,
+            )
         if interactive or tty:
             waiting.tell(f"Job {one_line(job.id)} started\n")
             await attach.converse(client, job.id, keys, stdin=interactive)
@@ -222,7 +225,8 @@ def run(
 
 def _run_workflow(ctx: typer.Context, file: WorkflowFile, key: str, *, wait: bool, follow: bool, logs: bool) -> None:
     async def call(client: Client) -> None:
-        workflow = await client.run_workflow(file, key=key)
+        with Bar("Uploading", "Uploaded") as bar:
+            workflow = await client.run_workflow(file, key=key, on_progress=bar.update)
         write(workflow_text.started(workflow))
         if follow or wait:
             from rnx import follow as watching

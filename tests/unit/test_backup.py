@@ -15,6 +15,7 @@ from joblet.server.state import settle_strange_workflows, settle_uploads
 from joblet.store import Events, Store, Workflows
 from joblet.store.backup import backup, restore
 from joblet.store.schema import newest_schema
+from joblet.upload_sessions import UploadSessions
 from joblet.uploads import File, Uploads
 from joblet.workflow.plan import Plan, Step, WorkflowState
 from joblet.workflow.record import Workflow
@@ -137,7 +138,10 @@ async def test_a_copy_holds_workflows_and_events_and_later_ones_do_not_take_thei
     assert await workflows.plan(1) == PLAN
     assert await Events(store.database).bounds() == (1, 1)
     await settle_strange_workflows(workflows, Directories(1, 2))  # type: ignore[arg-type]
-    await settle_uploads(workflows, Uploads(tmp_path))
+    uploads = Uploads(tmp_path)
+    sessions = UploadSessions(tmp_path, uploads, "boot", most_bytes=1, timeout=60, check_room=lambda: None)
+    await settle_uploads(workflows, uploads, sessions)
+    await sessions.close()
     assert [entry.name for entry in (tmp_path / "uploads").iterdir()] == [folder]
     again, _ = await workflows.create(NEW, PLAN)
     assert again.id == 3

@@ -36,10 +36,14 @@ SRC = [
 
 def test_a_file_lies_by_its_name_and_a_directory_as_what_is_in_it(folder: Path) -> None:
     a, script = pb.FileUpload("a.txt", b"a\r\n\x00", 0o640), pb.FileUpload("run.sh", b"#!/bin/sh\n", 0o755)
-    assert files.uploads([folder / "a.txt"]) == [a]
-    assert files.uploads([folder]) == [a, script, *SRC]
-    assert files.uploads([str(folder / "run.sh"), folder / "src"]) == [script, *[_up(upload) for upload in SRC[1:]]]
-    assert files.uploads([]) == []
+    assert sent(folder / "a.txt") == [a]
+    assert sent(folder) == [a, script, *SRC]
+    assert sent(str(folder / "run.sh"), folder / "src") == [script, *[_up(upload) for upload in SRC[1:]]]
+    assert sent() == []
+
+
+def sent(*paths: str | Path) -> list[pb.FileUpload]:
+    return files.read(files.uploads(paths))
 
 
 def _up(upload: pb.FileUpload) -> pb.FileUpload:
@@ -47,13 +51,13 @@ def _up(upload: pb.FileUpload) -> pb.FileUpload:
 
 
 def test_what_a_workflow_names_lies_where_it_says(folder: Path) -> None:
-    assert files.uploads_of(folder, ["src", "src/lib/x.py", "src"], {}) == SRC
-    assert files.uploads_of(folder, ["src/lib/x.py"], {}) == SRC[2:]
+    assert files.read(files.uploads_of(folder, ["src", "src/lib/x.py", "src"], {})) == SRC
+    assert files.read(files.uploads_of(folder, ["src/lib/x.py"], {})) == SRC[2:]
 
 
 def test_contents_given_need_no_file(folder: Path) -> None:
     given = {"a.txt": b"other", "none/b": b"b"}
-    assert files.uploads_of(folder, ["a.txt", "none", "run.sh"], given) == [
+    assert files.read(files.uploads_of(folder, ["a.txt", "none", "run.sh"], given)) == [
         pb.FileUpload("a.txt", b"other"),
         pb.FileUpload("none/b", b"b"),
         pb.FileUpload("run.sh", b"#!/bin/sh\n", 0o755),
@@ -62,7 +66,7 @@ def test_contents_given_need_no_file(folder: Path) -> None:
 
 def test_a_link_to_a_file_is_the_file(folder: Path) -> None:
     (folder / "link").symlink_to("a.txt")
-    assert files.uploads([folder / "link"]) == [pb.FileUpload("link", b"a\r\n\x00", 0o640)]
+    assert sent(folder / "link") == [pb.FileUpload("link", b"a\r\n\x00", 0o640)]
 
 
 def test_files_that_cannot_be_sent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,9 +88,32 @@ def test_files_that_cannot_be_sent(folder: Path, monkeypatch: pytest.MonkeyPatch
     (folder / "pipe").unlink()
     monkeypatch.setattr(files, "MAX_FILES", 3)
     assert refused(folder).endswith(": more than 3 files")
-    monkeypatch.setattr(files, "MAX_FILES", 100)
-    monkeypatch.setattr(files, "MAX_BYTES", 5)
-    assert refused(folder).endswith(": more than 5 bytes")
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_sent(folder: Path) -> None:
+    (source,) = files.uploads([folder / "a.txt"])
+    for text in ("longer than it was", "a", "b\r\n\x00"):
+        (folder / "a.txt").write_text(text)
+        os.utime(folder / "a.txt", ns=(1, 1))
+        with pytest.raises(InvalidArgument, match=r"cannot upload .*a\.txt: it changes while it is read"):
+            files.read([source])
+
+
+def test_sources_are_told_apart_without_being_read(folder: Path) -> None:
+    def digest() -> str:
+        return files.digest(files.uploads([folder]))
+
+    digests = [digest()]
+    assert digest() == digests[0]
+    (folder / "a.txt").chmod(0o600)
+    digests.append(digest())
+    os.utime(folder / "a.txt", ns=(1, 1))
+    digests.append(digest())
+    (folder / "a.txt").rename(folder / "b.txt")
+    digests.append(digest())
+    digests.append(files.digest([files.Source("x", size=1, content=b"1")]))
+    digests.append(files.digest([files.Source("x", size=1, content=b"2")]))
+    assert len(set(digests)) == len(digests)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

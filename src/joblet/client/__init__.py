@@ -18,6 +18,7 @@ from joblet.client._workflow_calls import Workflow
 from joblet.client.client import Client, Job
 from joblet.client.config import ClientConfig
 from joblet.client.errors import (
+    Aborted,
     AlreadyExists,
     CallError,
     Cancelled,
@@ -46,6 +47,7 @@ from joblet.client.workflow_file import WorkflowFile
 from joblet.client.workflows import Event, WorkflowInfo, WorkflowJob, WorkflowList, WorkflowStatus
 
 __all__ = [
+    "Aborted",
     "AlreadyExists",
     "CallError",
     "Cancelled",

@@ -77,6 +77,10 @@ class Calls:
     def _jobs_stub(self) -> pb.JobServiceStub:
         return pb.JobServiceStub(self._open_channel)
 
+    @property
+    def _files_stub(self) -> pb.FileServiceStub:
+        return pb.FileServiceStub(self._open_channel)
+
     async def _wait(self, patience: Patience, error: JobletError) -> None:
         if self._channel is None:  # closed by its owner, during the call
             raise error

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from joblet.client._calls import Calls, check_text
+from joblet.client._calls import check_text
 from joblet.client._patience import Patience
+from joblet.client._upload_calls import OnProgress, UploadCalls
 from joblet.client.errors import JobletError, OutOfRange
 from joblet.client.workflow_file import WorkflowFile
 from joblet.client.workflows import Event, WorkflowInfo, WorkflowList, WorkflowStatus, event_of, status_of, workflow_of
 from joblet.proto import joblet as pb
 
 
-class WorkflowCalls(Calls):
+class WorkflowCalls(UploadCalls):
     """Run workflows, watch them, and tell what happens."""
 
     async def run_workflow(
@@ -31,6 +32,7 @@ class WorkflowCalls(Calls):
         files: Mapping[str, bytes] | None = None,
         key: str = "",
         retry: bool = False,
+        on_progress: OnProgress | None = None,
     ) -> Workflow:
         """Start a workflow and return it as soon as the server has it safe.
 
@@ -40,6 +42,8 @@ class WorkflowCalls(Calls):
 
         With a `key` the same order gives the same workflow, however often it is sent, so that the call is repeated for
         `config.patience` seconds when the connection is lost; `retry` is the same with a key that nobody else has.
+
+        Large files go in pieces, as those of `run` do, and `on_progress` is told of them.
 
         Raises InvalidWorkflow with all faults of the file, before anything is sent; InvalidArgument when a file cannot
         be read.
@@ -55,20 +59,25 @@ class WorkflowCalls(Calls):
             total_jobs=len(file.plan.steps),
             job_order=[step.name for step in file.plan.steps],
             yaml_content=file.text,
-            workflow_files=await asyncio.to_thread(file.uploads, files),
             parameters=dict(file.parameters),
             job=file.job,
             key=key,
         )
         patience = Patience(self.config.patience if key else 0)
-        while True:
-            try:
-                answer = await self._call(self._jobs_stub.run_workflow(request, timeout=self.config.timeout))
-            except JobletError as error:
-                await self._wait(patience, error)
-            else:
-                info = workflow_of(pb.WorkflowInfo(id=answer.workflow_id, workflow=request.workflow))
-                return Workflow(self, replace(info, status=answer.status, total_jobs=answer.total_jobs, key=key))
+
+        async def send(uploads: Sequence[pb.FileUpload], upload_key: str) -> Workflow:
+            request.workflow_files, request.upload_key = [*uploads], upload_key
+            while True:
+                try:
+                    answer = await self._call(self._jobs_stub.run_workflow(request, timeout=self.config.timeout))
+                except JobletError as error:
+                    await self._wait(patience, error)
+                else:
+                    info = workflow_of(pb.WorkflowInfo(id=answer.workflow_id, workflow=request.workflow))
+                    return Workflow(self, replace(info, status=answer.status, total_jobs=answer.total_jobs, key=key))
+
+        sources = await asyncio.to_thread(file.uploads, files)
+        return await self._send_with(sources, send, keyed=bool(key), on_progress=on_progress)
 
     async def workflow(self, workflow_id: str, *, reconnect: bool = False) -> WorkflowStatus:
         """What the server knows of a workflow and its jobs.

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from joblet.client._calls import check_text
 from joblet.client._exec_calls import MOST_OUTPUT, ExecCalls, ExecOutput, ExecSession
-from joblet.client._files import uploads as read_uploads
+from joblet.client._files import uploads as find_uploads
 from joblet.client._log_calls import LogCalls
 from joblet.client._patience import Patience
+from joblet.client._upload_calls import OnProgress
 from joblet.client._waiting import attempts, statuses, wait_for_any, wait_for_last
 from joblet.client._workflow_calls import WorkflowCalls
 from joblet.client.errors import InvalidArgument, JobletError
@@ -68,6 +69,7 @@ class Client(WorkflowCalls, LogCalls, ExecCalls):
         stdin: bool = False,
         terminal: Terminal | None = None,
         separate_streams: bool = False,
+        on_progress: OnProgress | None = None,
     ) -> Job:
         """Create a job and return it as soon as the server has it safe, or with `wait_for_start` has exec'd it.
 
@@ -82,7 +84,9 @@ class Client(WorkflowCalls, LogCalls, ExecCalls):
         The job is called `name`, for people to know it by. Its command gets the variables of `environment`, and those
         of `secret_environment`, whose values no answer shows. It starts in `workdir`: below the work directory, or an
         absolute path. `uploads` are files and directories of this machine: in the work directory a file lies by its
-        name, a directory as what is in it. Raises InvalidArgument when one cannot be read.
+        name, a directory as what is in it. Large ones go in pieces before the order; the server keeps for a while what
+        it has of them, so that the same call goes on where an earlier one broke off. `on_progress` is told of bytes
+        sent and of how many there are. Raises InvalidArgument when one cannot be read, or changes meanwhile.
 
         `labels` are for finding it. With a `schedule` it runs later, or again and again. When it fails, it is run again
         `retries` times, as a new job each time, the first after `retry_delay` seconds (0: 1), then after twice as long
@@ -130,7 +134,6 @@ class Client(WorkflowCalls, LogCalls, ExecCalls):
             environment=environment,
             secret_environment=secret_environment,
             workdir=workdir,
-            uploads=await asyncio.to_thread(read_uploads, uploads),
             labels=labels,
             schedule=schedule_message(schedule) if schedule.when else None,
             retries=retries,
@@ -141,11 +144,17 @@ class Client(WorkflowCalls, LogCalls, ExecCalls):
         )
         timeout = None if wait_for_start else self.config.timeout
         patience = Patience(self.config.patience if key else 0)
-        while True:
-            try:
-                return Job(self, info_of(await self._call(self._stub.run_job(request, timeout=timeout))))
-            except JobletError as error:
-                await self._wait(patience, error)
+
+        async def send(files: Sequence[pb.FileUpload], upload_key: str) -> Job:
+            request.uploads, request.upload_key = [*files], upload_key
+            while True:
+                try:
+                    return Job(self, info_of(await self._call(self._stub.run_job(request, timeout=timeout))))
+                except JobletError as error:
+                    await self._wait(patience, error)
+
+        sources = await asyncio.to_thread(find_uploads, uploads)
+        return await self._send_with(sources, send, keyed=bool(key), on_progress=on_progress)
 
     async def status(self, job_id: str, *, reconnect: bool = False) -> JobInfo:
         """What the server knows of a job.

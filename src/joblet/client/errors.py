@@ -85,6 +85,12 @@ class AlreadyExists(CallError):
     code = Status.ALREADY_EXISTS
 
 
+class Aborted(CallError):
+    """Another call got in the way; tried again, it may do."""
+
+    code = Status.ABORTED
+
+
 class OutOfRange(CallError):
     """The events asked for are not kept any more."""
 

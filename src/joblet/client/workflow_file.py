@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from joblet.client._files import uploads_of
+from joblet.client._files import Source, uploads_of
 from joblet.client.errors import InvalidArgument, InvalidWorkflow
-from joblet.proto import joblet as pb
 
 if TYPE_CHECKING:
     from joblet.workflow.plan import Plan
@@ -52,8 +51,8 @@ class WorkflowFile:
             raise InvalidWorkflow(error.faults) from None
         return cls(path, text, parsed.plan, parameters, job)
 
-    def uploads(self, contents: Mapping[str, bytes] | None = None) -> list[pb.FileUpload]:
-        """The files that its jobs want, from beside it, or from `contents` by their names there. This blocks.
+    def uploads(self, contents: Mapping[str, bytes] | None = None) -> list[Source]:
+        """The files that its jobs want, beside it, or from `contents` by their names there. This blocks.
 
         Raises InvalidArgument for those that are not there, cannot be read, or are too many.
         """

@@ -29,6 +29,7 @@ from joblet.log import fields
 from joblet.order import MAX_KEY
 from joblet.runner import Runner, first_of, parse_workflow_id
 from joblet.store import Workflows
+from joblet.upload_record import Entry
 from joblet.uploads import File, Uploads
 from joblet.workflow.build import Parsed, parse
 from joblet.workflow.condition import End
@@ -48,8 +49,10 @@ class WorkflowOrder:
     """the name of the file, for people to know it by"""
     text: str
     """what it says"""
-    files: Sequence[File] = ()
+    files: Sequence[File | Entry] = ()
     """those that its jobs upload"""
+    folder: str = ""
+    """in the store of uploads, where those lie already; empty when they are to be put there"""
     parameters: Mapping[str, str] = field(default_factory=dict)
     job: str = ""
     """run this job of the file only"""
@@ -101,7 +104,22 @@ class Engine:
         if order.key and (present := await self._store.find(owner, order.key)) is not None:
             return _same(present, workflow)
         self._runner.check_room()  # what the database keeps for itself is for what runs
-        return await self._accept(self._create(workflow, parsed.plan, order.files))
+        return await self._accept(self._create(workflow, parsed.plan, order))
+
+    async def made(self, order: WorkflowOrder, owner: str) -> Workflow | None:
+        """The workflow that the client's order with this key has made before, whatever its files were.
+
+        Raises InvalidWorkflow, InvalidArgument or WorkflowKeyReused.
+        """
+        _check_names(order)
+        present = await self._store.find(owner, order.key) if order.key else None
+        if present is None:
+            return None
+        parsed = await asyncio.to_thread(parse, order.text, file=order.file, parameters=order.parameters, job=order.job)
+        ordered = (order.file, parsed.masked, dict(parsed.plan.parameters))
+        if (present.file, present.yaml, dict(present.parameters)) != ordered:
+            raise WorkflowKeyReused(order.key, present.id)
+        return present
 
     async def stop(self, workflow_id: str, reason: str) -> Workflow:
         """End a workflow; returns when all of its jobs have ended.
@@ -170,15 +188,17 @@ class Engine:
         accepting.add_done_callback(self._accepting.discard)
         return await asyncio.shield(accepting)
 
-    async def _create(self, workflow: Workflow, plan: Plan, files: Sequence[File]) -> Workflow:
-        folder = await self._uploads.save(files) if files else ""
+    async def _create(self, workflow: Workflow, plan: Plan, order: WorkflowOrder) -> Workflow:
+        saved = ""
+        if order.files and not order.folder:
+            saved = await self._uploads.save([file for file in order.files if isinstance(file, File)])
         new = False
         try:
-            stored, new = await self._store.create(replace(workflow, uploads=folder), plan)
+            stored, new = await self._store.create(replace(workflow, uploads=saved or order.folder), plan)
         finally:
-            if not new and folder:
+            if not new and saved:
                 with contextlib.suppress(OSError):  # the next server looks for what nobody has
-                    await self._uploads.remove(folder)
+                    await self._uploads.remove(saved)
         if not new:
             return _same(stored, workflow)
         self._start(stored, plan, [StepRecord(position, step.name) for position, step in enumerate(plan.steps)], [])
@@ -293,6 +313,6 @@ def _check_names(order: WorkflowOrder) -> None:
 
 def _fingerprint(order: WorkflowOrder, masked: str, plan: Plan) -> str:
     """Tells orders apart, but for their secrets: nothing that is stored leads back to those."""
-    files = sorted((file.path, hashlib.sha256(file.content).hexdigest(), file.permissions) for file in order.files)
+    files = sorted((file.path, file.digest, file.permissions) for file in order.files)
     told = [order.file, masked, sorted(plan.parameters.items()), order.job, files]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()

@@ -31,6 +31,7 @@ from joblet.retention import Janitor
 from joblet.runner import Runner
 from joblet.server.descriptors import Descriptors
 from joblet.server.exec_session import Commands
+from joblet.server.files import FileService
 from joblet.server.jobs import JobletService
 from joblet.server.listener import Listener, most_connections, raise_descriptor_limit
 from joblet.server.rpc import Codec, Gate
@@ -48,6 +49,7 @@ from joblet.server.state import (
 from joblet.server.tls import server_context
 from joblet.server.workflows import JobService
 from joblet.store import Events, Workflows
+from joblet.upload_sessions import UploadSessions
 from joblet.uploads import Uploads
 
 log = logging.getLogger(__name__)
@@ -103,11 +105,20 @@ async def _serve(settings: Config, config_path: Path) -> None:
         runner = Runner(store, executor, admission, hub, policy(settings))
         await settle_strangers(store, executor)
         await settle_strange_workflows(workflows, executor)
-        await settle_uploads(workflows, uploads)
+        incoming = UploadSessions(
+            state_dir,
+            uploads,
+            executor.epoch,
+            most_bytes=settings.joblet.maxUploadSize,
+            timeout=settings.joblet.uploadTimeout,
+            check_room=executor.check_room,
+        )
+        await settle_uploads(workflows, uploads, incoming)
         await runner.recover()
         await executor.clean_leftovers(runner.live_names())
         await runner.probe()
         stack.push_async_callback(runner.close)
+        stack.push_async_callback(incoming.close)
         janitor = Janitor(store, workflows, events, executor, uploads, hub, retention(settings))
         stack.push_async_callback(janitor.close)
         runner.on_end = janitor.on_end
@@ -116,9 +127,11 @@ async def _serve(settings: Config, config_path: Path) -> None:
         stack.push_async_callback(engine.close)
         await engine.recover()
         most = min(settings.grpc.maxSendMsgSize, _STOCK_MESSAGE)
-        job_service = JobService(engine, runner, workflows, events, janitor, most)
+        job_service = JobService(engine, runner, workflows, events, janitor, incoming, most)
+        joblet_service = JobletService(runner, executor, uploads, incoming, hub, most)
         sessions = SessionService(runner, Commands(runner, executor))
-        server = _grpc_server(settings, [JobletService(runner, executor, uploads, hub, most), job_service, sessions])
+        file_service = FileService(incoming)
+        server = _grpc_server(settings, [joblet_service, job_service, sessions, file_service])
         gate = Gate(server, settings.grpc.maxRecvMsgSize)
         address = _listen(server, settings, tls, descriptors)
         log.info(
@@ -132,6 +145,7 @@ async def _serve(settings: Config, config_path: Path) -> None:
         await hub.close()
         job_service.close()
         sessions.close()
+        file_service.close()
         await gate.drain(_DRAIN_SECONDS)
         server.close()
         await server.wait_closed()
@@ -156,7 +170,7 @@ def _stop_signals() -> asyncio.Event:
     return stop
 
 
-def _grpc_server(settings: Config, services: list[JobletService | JobService | SessionService]) -> Server:
+def _grpc_server(settings: Config, services: list[JobletService | JobService | SessionService | FileService]) -> Server:
     descriptors = Descriptors()
     return Server(
         [*ServerReflection.extend(services, pool=descriptors.pool), Health()],

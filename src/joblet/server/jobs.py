@@ -11,7 +11,7 @@ from typing import Any, cast
 from grpclib.server import Stream
 
 from joblet.clock import rfc3339
-from joblet.errors import InvalidArgument, JobletError, LogMissing
+from joblet.errors import InvalidArgument, JobletError, LogMissing, UploadNotFound
 from joblet.executor.base import Executor
 from joblet.job import Job, State
 from joblet.job import Uploads as Uploaded
@@ -28,6 +28,7 @@ from joblet.server.log_stream import Teller, pattern_of, shared, view_of
 from joblet.server.orders import fields_of, order_of, receipt_of
 from joblet.server.page import JobEncoder, Page, close_at_once
 from joblet.server.workflows import files_of
+from joblet.upload_sessions import Handed, UploadSessions
 from joblet.uploads import File, Uploads
 
 _BATCH = 200
@@ -37,11 +38,20 @@ _BATCH = 200
 class JobletService(pb.JobletServiceBase):
     """The five rpcs of API.md."""
 
-    def __init__(self, runner: Runner, executor: Executor, uploads: Uploads, hub: LogHub, max_message: int) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        executor: Executor,
+        uploads: Uploads,
+        sessions: UploadSessions,
+        hub: LogHub,
+        max_message: int,
+    ) -> None:
         """`max_message` is the size in bytes that no answer may exceed."""
         self._runner = runner
         self._executor = executor
         self._uploads = uploads
+        self._sessions = sessions
         self._hub = hub
         self._max_message = max_message
         descriptors = Descriptors()
@@ -54,10 +64,15 @@ class JobletService(pb.JobletServiceBase):
         await close_at_once(handler, stream, request)
 
     async def run_job(self, message: pb.RunJobReq) -> pb.RunJobRes:
-        order = order_of(message)
+        order, files = order_of(message), files_of(message.uploads)
         if message.wait_for_start and order.schedule is not None and order.schedule.recurring:
             raise InvalidArgument("invalid waitForStart: a job with a recurring schedule does not start itself")
-        live = await self._submit(order, files_of(message.uploads), caller.get())
+        if message.upload_key and files:
+            raise InvalidArgument("invalid uploadKey: give either uploads or uploadKey")
+        if message.upload_key:
+            live = await self._submit_uploaded(order, message.upload_key, caller.get())
+        else:
+            live = await self._submit(order, files, caller.get())
         if message.wait_for_start:
             await live.launched.wait()
         return pb.RunJobRes(**self._fields(live.job))
@@ -76,6 +91,21 @@ class JobletService(pb.JobletServiceBase):
         if live.job.uploads != Uploaded(folder):  # the same key has given it before
             await self._forget(folder)
         return live
+
+    async def _submit_uploaded(self, order: Order, key: str, client: Caller) -> Live:
+        """A job that takes an upload; repeated, when the upload is gone, the job that has taken it."""
+        self._runner.check(order, client.role)
+
+        async def give(upload: Handed) -> tuple[Live, str]:
+            live = await self._runner.submit(replace(order, uploads=Uploaded(upload.token)), client.name, client.role)
+            return live, live.job.uploads.folder if live.job.uploads else ""
+
+        try:
+            return await self._sessions.hand_over(client.name, key, give)
+        except UploadNotFound:
+            if (live := await self._runner.made(order, client.name, client.role)) is None:
+                raise
+            return live
 
     async def _forget(self, folder: str) -> None:
         with suppress(OSError):  # the next server removes what nobody has

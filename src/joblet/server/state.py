@@ -13,6 +13,7 @@ from pathlib import Path
 from joblet.executor.local import LocalExecutor
 from joblet.log import fields
 from joblet.store import Store, Workflows
+from joblet.upload_sessions import UploadSessions
 from joblet.uploads import Uploads
 
 log = logging.getLogger(__name__)
@@ -117,9 +118,10 @@ async def settle_strange_workflows(workflows: Workflows, executor: LocalExecutor
         await workflows.skip_ids(max(strangers))
 
 
-async def settle_uploads(workflows: Workflows, uploads: Uploads) -> None:
-    """Remove the uploaded files of an earlier server that no job is to have any more."""
+async def settle_uploads(workflows: Workflows, uploads: Uploads, sessions: UploadSessions) -> None:
+    """Remove the uploaded files of an earlier server that no job is to have any more, and nobody goes on sending."""
     try:
-        await uploads.keep_only(await workflows.upload_folders())
+        taken = set(await workflows.upload_folders())
+        await uploads.keep_only(taken | await sessions.load(taken))
     except OSError as error:
         log.error("uploaded files cannot be removed", extra=fields(error=str(error)))

@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from grpclib.server import Stream
 
 from joblet.engine import Engine, WorkflowOrder
-from joblet.errors import EventsGone, InvalidArgument, JobNotFound, NoSuchEvent, ShuttingDown, WorkflowNotFound
+from joblet.errors import (
+    EventsGone,
+    InvalidArgument,
+    JobNotFound,
+    NoSuchEvent,
+    ShuttingDown,
+    UploadNotFound,
+    WorkflowNotFound,
+)
 from joblet.proto import joblet as pb
 from joblet.retention import Janitor
 from joblet.runner import Runner, parse_workflow_id
-from joblet.server.auth import caller
+from joblet.server.auth import Caller, caller
 from joblet.server.descriptors import Descriptors
 from joblet.server.feed import Feed, Told
 from joblet.server.page import Page, close_at_once
 from joblet.server.rpc import Encoded
 from joblet.server.views import Views
 from joblet.store import Events, Workflows
+from joblet.upload_sessions import Handed, UploadSessions
 from joblet.uploads import File
 from joblet.workflow.plan import WorkflowState
-from joblet.workflow.record import Event, Status
+from joblet.workflow.record import Event, Status, Workflow
 
 T = TypeVar("T")
 
@@ -36,7 +46,14 @@ class JobService(pb.JobServiceBase):
     """Workflows, events, deletion. The mutable state is the feed of events, and that the server is closing."""
 
     def __init__(
-        self, engine: Engine, runner: Runner, workflows: Workflows, events: Events, janitor: Janitor, max_message: int
+        self,
+        engine: Engine,
+        runner: Runner,
+        workflows: Workflows,
+        events: Events,
+        janitor: Janitor,
+        sessions: UploadSessions,
+        max_message: int,
     ) -> None:
         """`max_message` is the size in bytes that no answer may exceed."""
         self._engine = engine
@@ -44,6 +61,7 @@ class JobService(pb.JobServiceBase):
         self._workflows = workflows
         self._events = events
         self._janitor = janitor
+        self._sessions = sessions
         self._max_message = max_message
         self._feed = Feed(events)
         self._views = Views(Descriptors())
@@ -69,8 +87,28 @@ class JobService(pb.JobServiceBase):
             job=message.job,
             key=message.key,
         )
-        workflow = await self._engine.submit(order, client.name, client.role)
+        if message.upload_key and order.files:
+            raise InvalidArgument("invalid uploadKey: give either workflowFiles or uploadKey")
+        if message.upload_key:
+            workflow = await self._submit_uploaded(order, message.upload_key, client)
+        else:
+            workflow = await self._engine.submit(order, client.name, client.role)
         return pb.RunWorkflowResponse(workflow_id=str(workflow.id), status=workflow.state, total_jobs=workflow.total)
+
+    async def _submit_uploaded(self, order: WorkflowOrder, key: str, client: Caller) -> Workflow:
+        """A workflow that takes an upload; repeated, when the upload is gone, the workflow that has taken it."""
+
+        async def give(upload: Handed) -> tuple[Workflow, str]:
+            ordered = replace(order, files=upload.entries, folder=upload.token)
+            workflow = await self._engine.submit(ordered, client.name, client.role)
+            return workflow, workflow.uploads
+
+        try:
+            return await self._sessions.hand_over(client.name, key, give)
+        except UploadNotFound:
+            if (workflow := await self._engine.made(order, client.name)) is None:
+                raise
+            return workflow
 
     async def get_workflow_status(self, message: pb.GetWorkflowStatusRequest) -> pb.GetWorkflowStatusResponse:
         status = await self._status(message.workflow_id)

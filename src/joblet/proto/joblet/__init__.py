@@ -1658,6 +1658,11 @@ class RunWorkflowRequest(betterproto2.Message):
     extension: the client's own name for this order; the same key gives the same workflow
     """
 
+    upload_key: "str" = betterproto2.field(11, betterproto2.TYPE_STRING)
+    """
+    extension: the upload of UploadFiles that holds its files, instead of `workflowFiles`
+    """
+
 
 default_message_pool.register_message(
     "joblet", "RunWorkflowRequest", RunWorkflowRequest
