@@ -284,6 +284,24 @@ class TransitionRefused(StoreFailed):
         super().__init__(f"{what} {number} may not become {target}")
 
 
+class NoFiles(JobletError):
+    """A job or workflow has no directory whose files could be read now."""
+
+    status = Status.FAILED_PRECONDITION
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(f"files of {what} cannot be read: {reason}")
+
+
+class FileNotThere(JobletError):
+    """Nothing lies at this path, in the directory of a job or a workflow."""
+
+    status = Status.NOT_FOUND
+
+    def __init__(self, what: str, path: str) -> None:
+        super().__init__(f"file not found: {path} ({what})")
+
+
 class UploadNotFound(JobletError):
     """No upload of this client has this key: there was none, it has been used, or nobody wanted it for too long."""
 

@@ -24,6 +24,7 @@ from joblet.errors import (
     UploadNotFound,
 )
 from joblet.log import fields
+from joblet.threads import finish
 from joblet.upload_record import Entry, Piece, Record
 from joblet.uploads import FULL, Uploads, shown
 
@@ -190,22 +191,12 @@ class UploadSessions:
         return session
 
     async def _work(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call in a thread, and let it end whatever becomes of the caller: it has the record to itself.
-
-        Raises NoRoom or DiskUnusable for an OSError.
-        """
-        working = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
+        """Call in a thread, which has the record to itself. Raises NoRoom or DiskUnusable for an OSError."""
         try:
-            await asyncio.shield(working)
-        except asyncio.CancelledError:
-            while not working.done():
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait({working})
-            raise
+            return await finish(call, *args, **kwargs)
         except OSError as error:
             root = self._uploads.root
             raise NoRoom(root) if error.errno in FULL else DiskUnusable(root, error) from None
-        return working.result()
 
     async def _forget(self, session: _Session, *, keep_files: bool) -> None:
         """Remove the record, and the files that nobody has."""

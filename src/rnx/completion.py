@@ -150,7 +150,9 @@ def _candidates(program: Any, before: list[str], current: str) -> Candidates:
             option = _option([*command.params, *globals_], name)
             if option is not None and equals:
                 flags[option.name] = value
-            elif option is not None and not option.is_flag:
+            elif option is not None and option.is_flag:
+                flags[option.name] = ""
+            elif option is not None:
                 pending = option
     if pending is not None:
         return _values(command, pending, flags)
@@ -189,6 +191,8 @@ def _values(command: Any, param: Any, flags: dict[str, str]) -> Candidates:
         return _nodes(flags.get("config"))
     if param.name in ("workflow_id", "what") or (param.name == "workflow" and param.metavar == "ID"):
         return _live(flags, workflows=True)
+    if param.name == "source":
+        return [(f"{found}:", about) for found, about in _live(flags, workflows="workflow" in flags)]
     if param.name in ("job_id", "job_ids") or (param.name == "schedule" and param.metavar == "ID"):
         return _live(flags, without_ended=command.name in _ENDED)
     return []

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from joblet import __version__, command_line
-from rnx import attach, completion, exec, jobs, listing, log, nodes, run, session, wait, why, workflow
+from rnx import attach, completion, copy, exec, jobs, listing, log, nodes, run, session, wait, why, workflow
 
 app = typer.Typer(
     add_completion=False,
@@ -44,6 +44,7 @@ jobs.register(app)
 listing.register(app)
 log.register(app)
 exec.register(app)
+copy.register(app)
 wait.register(app)
 why.register(app)
 workflow.register(app)

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from joblet.client import (
+    Downloaded,
     Event,
     JobInfo,
     JobList,
@@ -29,12 +30,13 @@ from joblet.client import (
     WorkflowList,
     WorkflowStatus,
 )
-from rnx import jobs, listing, log, main, run, workflow
+from rnx import copy, jobs, listing, log, main, run, workflow
 from rnx.session import FLAGS
 from rnx.workflow_file import locate
 
 JOB = JobInfo("1", "c", (), "RUNNING", 0, 0, 0, "", "", 0)
 INFO = WorkflowInfo("1", "w.yaml", "PENDING", 1, 0, 0, 0, 0, None, None, None)
+OnProgress = Callable[[int, int], None]
 SECRETS = {"T": "x", "INHERITED": "from rnx"}
 
 
@@ -62,6 +64,7 @@ class Asked:
         asyncio.run(call(self))  # type: ignore[arg-type]
 
     async def run(self, *command: str, **limits: float | str) -> Asked:
+        assert callable(limits.pop("on_progress", print))  # rerun has nothing to tell of
         self.call = (command, limits)
         return self
 
@@ -93,7 +96,7 @@ class Asked:
         self.call = ("stop", job_id)
         return StopResult(job_id, "", "", 0)
 
-    async def run_workflow(self, file: WorkflowFile, *, key: str) -> Asked:
+    async def run_workflow(self, file: WorkflowFile, *, key: str, on_progress: OnProgress) -> Asked:
         self.call = ("run_workflow", str(file.path), file.job, dict(file.parameters), key)
         self.info = INFO
         return self
@@ -101,6 +104,12 @@ class Asked:
     async def workflow(self, workflow_id: str) -> WorkflowStatus:
         self.call = ("workflow", workflow_id)
         return WorkflowStatus(INFO, (), 0)
+
+    async def download(
+        self, job_id: str, path: str, target: Path, *, workflow: bool, on_progress: OnProgress
+    ) -> Downloaded:
+        self.call = ("cp", job_id, path, target, workflow)
+        return Downloaded(target, 1, 1, (), 0)
 
     async def list_workflows(self, *, limit: int, before: str) -> WorkflowList:
         self.call = ("list_workflows", limit, before)
@@ -145,11 +154,25 @@ class Asked:
 def rnx(*arguments: str) -> Asked:
     asked = Asked()
     with pytest.MonkeyPatch.context() as patch, open(os.devnull, "w") as nowhere:
-        for commands in (jobs, listing, log, run, workflow):
+        for commands in (copy, jobs, listing, log, run, workflow):
             patch.setattr(commands, "with_client", asked.with_client)
         patch.setattr(sys, "stdout", nowhere)
         main.app(args=list(arguments), prog_name="rnx", standalone_mode=False)
     return asked
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (["7:out/x.csv", "."], ("7", "out/x.csv", Path(), False)),
+        (["7:", "new"], ("7", "", Path("new"), False)),
+        (["7:./a//b/", "new"], ("7", "a/b", Path("new"), False)),
+        (["7:a:b", "C:x"], ("7", "a:b", Path("C:x"), False)),
+        (["--workflow", "7:x", "."], ("7", "x", Path(), True)),
+    ],
+)
+def test_cp(arguments: list[str], asked: tuple[object, ...]) -> None:
+    assert rnx("cp", *arguments).call == ("cp", *asked)
 
 
 def finished(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[object, str, str]:

@@ -41,8 +41,13 @@ def test_what_fails_has_no_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setattr(progress, "_PATIENCE", 0)
-    with pytest.raises(OSError, match="lost"), Bar("Uploading", "Uploaded") as bar:
-        bar.update(1, 0)
-        raise OSError("lost")
+
+    def fail() -> None:
+        with Bar("Uploading", "Uploaded") as bar:
+            bar.update(1, 0)
+            raise OSError("lost")
+
+    with pytest.raises(OSError, match="lost"):
+        fail()
     assert "Uploading" in terminal.getvalue()
     assert "Uploaded" not in terminal.getvalue()

@@ -12,6 +12,8 @@ Example::
         print((await workflow.wait()).workflow.status)
 """
 
+from joblet.client._download import Downloaded
+from joblet.client._file_calls import FileEntry
 from joblet.client._exec_calls import ExecChunk, ExecOutput, ExecSession
 from joblet.client._log_calls import LogChunk
 from joblet.client._workflow_calls import Workflow
@@ -57,11 +59,13 @@ __all__ = [
     "ConnectionFailed",
     "ConnectionLost",
     "DeadlineExceeded",
+    "Downloaded",
     "Event",
     "ExecChunk",
     "ExecOutput",
     "ExecSession",
     "FailedPrecondition",
+    "FileEntry",
     "Internal",
     "InvalidArgument",
     "InvalidWorkflow",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from joblet.client._calls import check_text
 from joblet.client._exec_calls import MOST_OUTPUT, ExecCalls, ExecOutput, ExecSession
+from joblet.client._file_calls import FileCalls
 from joblet.client._files import uploads as find_uploads
 from joblet.client._log_calls import LogCalls
 from joblet.client._patience import Patience
@@ -35,7 +36,7 @@ _INT32 = range(-(2**31), 2**31)
 _INT64 = range(-(2**63), 2**63)
 
 
-class Client(WorkflowCalls, LogCalls, ExecCalls):
+class Client(WorkflowCalls, LogCalls, ExecCalls, FileCalls):
     """One connection to one server, to be used in `async with`. Calls may run side by side.
 
     Every method may raise a ConnectionFailed, or the CallError of what the server answered (joblet.client.errors).

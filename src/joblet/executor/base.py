@@ -183,6 +183,15 @@ class Executor(Protocol):
     async def remove(self, job_id: int) -> None:
         """Remove all that is left of an ended job. What is gone already is no error; raises OSError for what stays."""
 
+    async def open_work(self, job_id: int) -> int:
+        """A descriptor of a job's work directory, which is the caller's. What is in it the job may change at any time.
+
+        Raises NoFiles when there is none, or it cannot be reached; OSError.
+        """
+
+    async def open_shared(self, workflow_id: int) -> int:
+        """The same of the directory that a workflow's jobs share."""
+
     async def shared_bytes(self, workflow_id: int) -> int:
         """What takes room on the disk of the directory that a workflow's jobs share."""
 

@@ -58,7 +58,7 @@ class LogHub:
             log = LogFile(path)
         except FileNotFoundError:  # it ended before it could write
             return
-        with log, self._reading(job_id):
+        with log, self.reading(job_id):
             cursor = offset
             while True:
                 self._check_open()
@@ -85,7 +85,7 @@ class LogHub:
             log = LogFile(path)
         except FileNotFoundError:
             return
-        with log, self._reading(job_id):
+        with log, self.reading(job_id):
             while offset < end and (payload := await log.read(offset, min(CHUNK, end - offset))):
                 self._check_open()
                 chunk = Chunk(offset, payload)
@@ -93,11 +93,12 @@ class LogHub:
                 yield chunk
 
     def is_read(self, job_id: int) -> bool:
-        """Whether somebody reads or follows the job's log now."""
+        """Whether somebody reads the job's files, or reads or follows its log, now."""
         return self._readers[job_id] > 0
 
     @contextmanager
-    def _reading(self, job_id: int) -> Iterator[None]:
+    def reading(self, job_id: int) -> Iterator[None]:
+        """Somebody reads what there is of a job, its log or files, in this block."""
         self._readers[job_id] += 1
         try:
             yield

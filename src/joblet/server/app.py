@@ -130,7 +130,7 @@ async def _serve(settings: Config, config_path: Path) -> None:
         job_service = JobService(engine, runner, workflows, events, janitor, incoming, most)
         joblet_service = JobletService(runner, executor, uploads, incoming, hub, most)
         sessions = SessionService(runner, Commands(runner, executor))
-        file_service = FileService(incoming)
+        file_service = FileService(runner, engine, workflows, executor, incoming, hub, most)
         server = _grpc_server(settings, [joblet_service, job_service, sessions, file_service])
         gate = Gate(server, settings.grpc.maxRecvMsgSize)
         address = _listen(server, settings, tls, descriptors)

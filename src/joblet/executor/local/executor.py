@@ -17,7 +17,7 @@ from joblet import clock
 from joblet.command import Command
 from joblet.errors import HostUnable
 from joblet.executor.base import Exit, LaunchFailed, Lost
-from joblet.executor.local import disk, exec, files, host, monitor, prepare, ranges, record, shim, spec
+from joblet.executor.local import disk, exec, files, host, monitor, prepare, ranges, reading, record, shim, spec
 from joblet.executor.local.cgroup import Cgroups
 from joblet.executor.local.input import Feeder, open_feeder
 from joblet.executor.local.record import NO_DESCRIPTOR, BadRecord
@@ -191,6 +191,14 @@ class LocalExecutor:
     async def remove(self, job_id: int) -> None:
         """Remove an ended job's directory, from the disk too. Raises OSError."""
         await asyncio.to_thread(files.remove, self._jobs / str(job_id))
+
+    async def open_work(self, job_id: int) -> int:
+        """A descriptor of a job's work directory, as it is now. Raises NoFiles or OSError."""
+        return await reading.open_work(self._jobs / str(job_id), self.epoch)
+
+    async def open_shared(self, workflow_id: int) -> int:
+        """A descriptor of the directory that a workflow's jobs share. Raises NoFiles or OSError."""
+        return await reading.open_directory(self._shared(workflow_id), f"workflow {workflow_id}")
 
     async def shared_bytes(self, workflow_id: int) -> int:
         """What the directory that a workflow's jobs share takes of the disk."""

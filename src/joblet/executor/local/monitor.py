@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import signal
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,10 @@ from joblet.executor.local import record
 from joblet.executor.local.record import BadRecord, Monitor, Started
 from joblet.executor.local.spawn import Process
 
+_EXT4_ROOT = 2
+"""the root directory's inode"""
+_LOOP = 7
+"""the major number of loop devices (Documentation/admin-guide/devices.txt)"""
 _TRIES = 500
 _PAUSE = 0.01
 """seconds"""
@@ -87,6 +93,42 @@ def _open_process(monitor: Monitor, boot: str) -> int | None:
         os.close(pidfd)
         return None
     return pidfd
+
+
+def open_disk(directory: Path, boot: str) -> int | None:
+    """A descriptor of the file system that a job's monitor has mounted for its work directory; None when it has none.
+
+    Blocks for less than a millisecond. The monitor's descriptors are its own alone: nothing that the job does changes
+    what they are.
+    """
+    who = record.read_monitor(directory)
+    pidfd = _open_process(who, boot) if who is not None else None
+    if who is None or pidfd is None:
+        return None
+    try:
+        owner = (directory / "work").stat(follow_symlinks=False).st_uid
+        for entry in os.listdir(f"/proc/{who.pid}/fd"):
+            with contextlib.suppress(OSError):  # closed meanwhile
+                if (fd := _open_root(f"/proc/{who.pid}/fd/{entry}", owner)) is None:
+                    continue
+                if _start_time(who.pid) == who.start:  # it was that process's to the end
+                    return fd
+                os.close(fd)
+    except FileNotFoundError:
+        pass
+    finally:
+        os.close(pidfd)
+    return None
+
+
+def _open_root(path: str, owner: int) -> int | None:
+    """The directory at a link of /proc, if it is the root of an ext4 that the job's first id owns."""
+    what = os.stat(path)
+    if not stat.S_ISDIR(what.st_mode) or what.st_ino != _EXT4_ROOT or what.st_uid != owner:
+        return None
+    if os.major(what.st_dev) != _LOOP:
+        return None
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 class Strays:
