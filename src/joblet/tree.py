@@ -7,7 +7,6 @@ What is read is the very thing that was looked at.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from collections.abc import Generator
@@ -64,7 +63,11 @@ def _below(top: int, piece: int) -> Generator[Part]:
     try:
         while levels:
             level = levels[-1]
-            name = level.next_name()
+            try:
+                name = level.next_name()
+            except OSError as error:  # of the disk
+                yield Part(level.path or ".", skipped=f"of what is in it something: {_text(error)}")
+                name = None
             if name is None:
                 levels.pop().close()
                 continue
@@ -86,9 +89,11 @@ def _below(top: int, piece: int) -> Generator[Part]:
                 elif len(levels) > MAX_DEPTH:
                     yield Part(path, skipped=f"more than {MAX_DEPTH} directories deep")
                 else:
+                    level = _Level(path, fd)
+                    levels.append(level)
                     yield _directory(path, what)
-                    with contextlib.suppress(OSError):  # it has been removed
-                        levels.append(_Level(path, fd))
+            except OSError as error:
+                yield Part(path, skipped=_text(error))
             finally:
                 os.close(fd)
     finally:
@@ -110,11 +115,8 @@ class _Level:
             raise
 
     def next_name(self) -> str | None:
-        """None after the last one."""
-        try:
-            entry = next(self._entries, None)
-        except OSError:  # removed meanwhile
-            return None
+        """None after the last one. Raises OSError."""
+        entry = next(self._entries, None)
         return None if entry is None else entry.name
 
     def close(self) -> None:

@@ -119,8 +119,11 @@ class Record:
 
     def open(self) -> None:
         """Make ready for pieces, and begin the upload on the disk if it is not there. Raises OSError."""
+        for directory in (self.path.parent, self.folder.parent, self.folder):
+            directory.mkdir(mode=0o700, exist_ok=True)
         if not self.path.exists():
-            self._create()
+            with open(self.path, "xb", opener=_private) as file:
+                file.write(_line({"owner": self.owner, "key": self.key, "boot": self._boot}))
         layout, names = Layout(), 0
         for entry in _entries(self.path):
             layout.add(entry.path, is_directory=entry.is_directory)
@@ -185,13 +188,6 @@ class Record:
         for folder in (self.path.parent, self.path.parent.parent):
             sync(folder)
         self.complete = True
-
-    def _create(self) -> None:
-        for directory in (self.path.parent, self.folder.parent):
-            directory.mkdir(mode=0o700, exist_ok=True)
-        self.folder.mkdir(mode=0o700, exist_ok=True)
-        with open(self.path, "xb", opener=_private) as file:
-            file.write(_line({"owner": self.owner, "key": self.key, "boot": self._boot}))
 
     def _begin(self, piece: Piece) -> Entry:
         assert self._layout is not None

@@ -18,7 +18,7 @@ _MEGABYTE = 1_000_000
 class Bar:
     """Shows the progress of a transfer while the block lasts, and one line of it after a bar that was shown.
 
-    The mutable state is the bar, once there is one.
+    The mutable state is the bar, once there is one, and what has been transferred: by an earlier try, and by now.
     """
 
     def __init__(self, doing: str, done: str) -> None:
@@ -26,6 +26,7 @@ class Bar:
         self._doing = doing
         self._done = done
         self._began = time.monotonic()
+        self._first: int | None = None
         self._bytes = 0
         self._shown: Progress | None = None
         self._task: Any = None
@@ -43,27 +44,29 @@ class Bar:
         self._shown = None
         if kind is None:
             seconds = time.monotonic() - self._began
-            size = f"{self._bytes / _MEGABYTE:.1f} MB"
-            sys.stderr.write(f"{self._done} {size} in {seconds:.0f}s ({self._bytes / _MEGABYTE / seconds:.1f} MB/s)\n")
+            speed = (self._bytes - (self._first or 0)) / _MEGABYTE / seconds
+            sys.stderr.write(f"{self._done} {self._bytes / _MEGABYTE:.1f} MB in {seconds:.0f}s ({speed:.1f} MB/s)\n")
 
     def update(self, done: int, total: int) -> None:
         """So many bytes of `total` have been transferred; a total of 0 is not known."""
+        if self._first is None:
+            self._first = done
         self._bytes = done
         if not self._wanted or (self._shown is None and time.monotonic() - self._began < _PATIENCE):
             return
         if self._shown is None:
             if done == total:
                 return
-            self._begin()
+            self._begin(done, total)
         assert self._shown is not None
         self._shown.update(self._task, completed=done, total=total or None)
 
-    def _begin(self) -> None:
+    def _begin(self, done: int, total: int) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
         from rich.progress import TransferSpeedColumn as Speed
 
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), Speed(), TimeRemainingColumn())
         self._shown = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._shown.add_task(self._doing, total=None)
+        self._task = self._shown.add_task(self._doing, total=total or None, completed=done)
         self._shown.start()

@@ -288,10 +288,21 @@ def test_orders_of_uploads_that_cannot_be_used(
             assert said == "role viewer is not allowed to perform operation upload_files"
 
 
-def test_a_complete_upload_outlives_the_server_and_an_unused_one_goes(
+def test_what_nobody_uses_goes(make_server: Callable[..., Server], stock: tuple[ModuleType, ModuleType]) -> None:
+    server = make_server(joblet={"uploadTimeout": "200ms"}).start()
+    pb = stock[0]
+    with server.channel() as channel:
+        stub = stock[1].FileServiceStub(channel)
+        stub.UploadFiles(iter([piece(pb, 0, "a", b"content", last=True)]))
+        stub.UploadFiles(iter([pb.UploadPiece(key="another-upload-1", path="a", size=4, content=b"a")]))
+        poll_until(lambda: not kept(server))
+        assert not stub.GetUpload(pb.GetUploadReq(key=KEY)).files
+
+
+def test_a_complete_upload_outlives_the_server(
     make_server: Callable[..., Server], stock: tuple[ModuleType, ModuleType]
 ) -> None:
-    server = make_server(joblet={"uploadTimeout": "3s"}).start()
+    server = make_server().start()
     pb = stock[0]
     with server.channel() as channel:
         stub = stock[1].FileServiceStub(channel)
@@ -313,4 +324,3 @@ def test_a_complete_upload_outlives_the_server_and_an_unused_one_goes(
             grpc.StatusCode.FAILED_PRECONDITION,
             f"upload not found: {KEY}",
         )
-    poll_until(lambda: not kept(server))

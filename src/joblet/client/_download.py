@@ -138,7 +138,7 @@ class Download:
     def _begin_file(self, entry: FileEntry, place: Path) -> None:
         self._check_replaceable(place)
         self._temporary = place.parent / f".rnx-{secrets.token_hex(8)}"
-        self._file = self._temporary.open("xb")
+        self._file = open(self._temporary, "xb", opener=_private)  # noqa: SIM115 -- closed by _end_file or _drop
         self._entry, self._place_of_file = entry, place
         self._write(entry.content)
 
@@ -206,6 +206,11 @@ class Download:
             self._file.close()
         if self._temporary is not None:
             self._temporary.unlink(missing_ok=True)
+
+
+def _private(path: str, flags: int) -> int:
+    """What has not come whole has not its mode yet."""
+    return os.open(path, flags, 0o600)
 
 
 def _is_plain(name: str) -> bool:

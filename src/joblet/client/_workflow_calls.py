@@ -50,6 +50,7 @@ class WorkflowCalls(UploadCalls):
         """
         if not isinstance(file, WorkflowFile):
             file = await asyncio.to_thread(WorkflowFile.read, file, text=text, parameters=parameters, job=job)
+        keyed = bool(key)
         key = key or (secrets.token_hex(16) if retry else "")
         check_text("key", key)
         check_text("file name", file.path.name)
@@ -77,7 +78,7 @@ class WorkflowCalls(UploadCalls):
                     return Workflow(self, replace(info, status=answer.status, total_jobs=answer.total_jobs, key=key))
 
         sources = await asyncio.to_thread(file.uploads, files)
-        return await self._send_with(sources, send, keyed=bool(key), on_progress=on_progress)
+        return await self._send_with(sources, send, keyed=keyed, on_progress=on_progress)
 
     async def workflow(self, workflow_id: str, *, reconnect: bool = False) -> WorkflowStatus:
         """What the server knows of a workflow and its jobs.

@@ -94,6 +94,7 @@ class Client(WorkflowCalls, LogCalls, ExecCalls, FileCalls):
         each time. With `stdin` or a `terminal` it takes input. With `separate_streams` its log tells stdout and stderr
         apart, and their order is only nearly kept.
         """
+        keyed = bool(key)
         key = key or (secrets.token_hex(16) if retry else "")
         for field, limit in (
             ("maxCPU", max_cpu),
@@ -155,7 +156,7 @@ class Client(WorkflowCalls, LogCalls, ExecCalls, FileCalls):
                     await self._wait(patience, error)
 
         sources = await asyncio.to_thread(find_uploads, uploads)
-        return await self._send_with(sources, send, keyed=bool(key), on_progress=on_progress)
+        return await self._send_with(sources, send, keyed=keyed, on_progress=on_progress)
 
     async def status(self, job_id: str, *, reconnect: bool = False) -> JobInfo:
         """What the server knows of a job.

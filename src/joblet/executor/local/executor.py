@@ -37,6 +37,8 @@ _NO_LOG = "log"
 """stage of a launch that has no log to be told in"""
 _PROBE_LIMITS = Limits(max_cpu=100, max_memory=64, max_iobps=0, max_processes=16, max_open_files=64)
 _LAUNCH_TRIES = 60
+_COPIES = 2
+"""jobs whose uploads are copied at a time: they may be large, and threads are few"""
 _PAUSE_WITHOUT_DESCRIPTORS = 1.0
 """seconds"""
 
@@ -77,6 +79,7 @@ class LocalExecutor:
         self.epoch = monitor.boot_id()
         self._view = host.view(settings.view, (settings.state_dir, *settings.private))
         self._found_cgroups: Cgroups | None = None
+        self._copies = asyncio.Semaphore(_COPIES)
 
     @property
     def _cgroups(self) -> Cgroups:
@@ -284,7 +287,8 @@ class LocalExecutor:
                 groups=self._groups(job.limits, directory.name),
                 shared=shared,
             )
-            return await asyncio.to_thread(self._start, job, directory, base, shared, order)
+            async with self._copies if job.uploads is not None else contextlib.nullcontext():
+                return await asyncio.to_thread(self._start, job, directory, base, shared, order)
         except prepare.CannotPrepare as error:
             raise LaunchFailed("work", 0, f"failed to prepare the work directory: {error}") from error
         except disk.DiskError as error:
