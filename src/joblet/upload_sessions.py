@@ -227,7 +227,7 @@ class UploadSessions:
 
     def _load(self, taken: frozenset[str]) -> list[tuple[str, Record, float]]:
         """The uploads that can be gone on with or used, with their ages; the records of others are removed."""
-        found = []
+        found: dict[tuple[str, str], tuple[str, Record, float]] = {}
         names = os.listdir(self._records) if self._records.exists() else []
         for token in names:
             path = self._records / token
@@ -236,9 +236,13 @@ class UploadSessions:
                 record = Record.load(path, self._uploads.root / token, self._epoch)
             if record is None:
                 path.unlink()
-            else:
-                found.append((token, record, record.age))
-        return found
+                continue
+            one, other = (token, record, record.age), found.get((record.owner, record.key))
+            if other is not None:  # the server was killed while it removed one of the two
+                one, other = sorted((one, other), key=lambda upload: upload[2])
+                other[1].path.unlink()
+            found[record.owner, record.key] = one
+        return list(found.values())
 
 
 class Writer:

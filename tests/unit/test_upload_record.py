@@ -358,6 +358,27 @@ async def test_what_nobody_wants_goes(tmp_path: Path) -> None:
     await again.close()
 
 
+async def test_of_two_uploads_of_one_key_the_younger_is_left(tmp_path: Path) -> None:
+    uploads = sessions(tmp_path)
+    await uploads.load(())
+    await send(uploads, file(0, "a", b"old"))
+    await uploads.close()
+    (old,) = (tmp_path / "incoming").iterdir()  # its removal has begun when the server was killed
+    record = old.read_bytes()
+    old.unlink()
+    uploads = sessions(tmp_path)
+    await uploads.load(())
+    await send(uploads, file(0, "a", b"new one"))
+    await uploads.close()
+    old.write_bytes(record)
+    os.utime(old, (1, 1))
+    again = sessions(tmp_path)
+    tokens = await again.load(())
+    assert tokens == {path.name for path in (tmp_path / "incoming").iterdir()}
+    assert again.progress("alice", KEY) == Progress(1, 0, 7, complete=True)
+    await again.close()
+
+
 async def test_what_a_job_has_taken_is_no_upload_any_more(tmp_path: Path) -> None:
     uploads = sessions(tmp_path)
     await uploads.load(())

@@ -13,7 +13,7 @@ from grpclib.const import Cardinality
 from joblet.client._calls import Calls, check_text
 from joblet.client._files import Reader, Source, digest, message_size, read
 from joblet.client._patience import Patience
-from joblet.client.errors import Aborted, FailedPrecondition, JobletError, Unavailable
+from joblet.client.errors import Aborted, FailedPrecondition, JobletError, Unavailable, Unimplemented
 from joblet.proto import joblet as pb
 
 T = TypeVar("T")
@@ -89,6 +89,9 @@ class UploadCalls(Calls):
         while True:
             try:
                 return await self._call(self._files_stub.get_upload(request, timeout=self.config.timeout))
+            except Unimplemented:
+                size = f"{IN_MESSAGE >> 10} KiB"
+                raise Unimplemented(f"the server is too old to take files of more than {size} together") from None
             except JobletError as error:
                 await self._wait(patience, error)
 
