@@ -310,9 +310,6 @@ class Client(Blocking):
         )
         return ExecSession(self, session)
 
-    read_files = streaming(_async.Client.read_files)
-    download = blocking(_async.Client.download)
-
     run_workflow = making(_async.Client.run_workflow, lambda client, workflow: Workflow(client, workflow.info))
     workflow = blocking(_async.Client.workflow)
     list_workflows = blocking(_async.Client.list_workflows)
