@@ -18,7 +18,6 @@ struct message {
     } kind;
     int status;
     int64_t at; /* STARTED and ENDED: when, CLOCK_MONOTONIC in microseconds; the monitor may read of it late */
-    int passed; /* TERMINAL: the descriptor, once received; else -1 */
     struct failure failure;
 };
 

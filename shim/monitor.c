@@ -77,19 +77,19 @@ static bool receive(struct monitor *monitor, struct message *message, int flags)
     long length = RETRY(recvmsg(monitor->socket, &packet, flags));
     if (length < 0 && errno == ECONNRESET)
         length = RETRY(recvmsg(monitor->socket, &packet, flags));
-    message->passed = -1;
+    monitor->passed = -1;
     if (length >= 0 && packet.msg_controllen == sizeof control && control.header.cmsg_type == SCM_RIGHTS)
-        memcpy(&message->passed, CMSG_DATA(&control.header), sizeof message->passed);
+        memcpy(&monitor->passed, CMSG_DATA(&control.header), sizeof monitor->passed);
     return length == sizeof *message;
 }
 
-/* Waits for the init to come that far. */
-static struct message await(struct monitor *monitor, int kind)
+/* Waits for the init to come that far; when it did. */
+static int64_t await(struct monitor *monitor, int kind)
 {
     struct message message;
     bool told = receive(monitor, &message, 0);
     if (told && (int)message.kind == kind)
-        return message;
+        return message.at;
     if (!told || message.kind != MESSAGE_FAILED) {
         errno = ECHILD;
         die(STAGE_NAMESPACE, "init has died");
@@ -163,10 +163,11 @@ void monitor_launch(struct monitor *monitor)
     map_ids(monitor->init, spec->uid_base, spec->id_count);
     let_go_on(monitor);
     if (spec->rows) {
-        monitor->output = await(monitor, MESSAGE_TERMINAL).passed;
+        await(monitor, MESSAGE_TERMINAL);
+        monitor->output = monitor->passed;
         input_use_terminal(&monitor->input, monitor->output);
     }
-    monitor->outcome.began = await(monitor, MESSAGE_STARTED).at;
+    monitor->outcome.began = await(monitor, MESSAGE_STARTED);
     monitor->outcome.started_at = now_ns();
     record_started(FD_DIR, monitor->init, &monitor->outcome);
     report_started(FD_REPORT, monitor->init);

@@ -26,6 +26,7 @@ struct monitor {
     int pidfd;  /* of the init */
     int oom;    /* eventfd of a v1 group that ran out of memory, -1 where the kernel ends the whole group itself */
     int socket; /* to the init */
+    int passed; /* the descriptor that came with its last message; -1: none */
     int work;   /* the work directory's file system, -1 where it is none of its own */
     struct outcome outcome;
 };

@@ -20,7 +20,7 @@ from rnx.session import OWN_FAILURE, ServerCommand, with_client
 from rnx.wait import ending, exit_status, tell
 
 if TYPE_CHECKING:
-    from joblet.client import Client, JobInfo, Session
+    from joblet.client import Client, Job, JobInfo, Session
 
 DetachKeys = Annotated[
     str,
@@ -70,6 +70,12 @@ def attach(
         await converse(client, job_id, keys, stdin=not no_stdin, tail=lines)
 
     with_client(ctx, call, patience=reconnect, failure=OWN_FAILURE)
+
+
+async def accompany(job: Job, keys: str, *, stdin: bool) -> None:
+    """As `converse`, with a job that was just run, whose id goes to stderr first."""
+    tell(f"Job {one_line(job.id)} started\n")
+    await converse(job.client, job.id, keys_of(keys), stdin=stdin)
 
 
 async def converse(client: Client, job_id: str, keys: bytes, *, stdin: bool, tail: int | None = None) -> None:

@@ -25,6 +25,7 @@ class Input:
         self._wanted = threading.Semaphore(0)
         self._pieces: asyncio.Queue[bytes] = asyncio.Queue()
         self._closed, self._closing = os.pipe()
+        self._over = False
         self._thread: threading.Thread | None = None
 
     async def read(self) -> bytes:
@@ -38,6 +39,7 @@ class Input:
 
     def close(self) -> None:
         """Read no more."""
+        self._over = True
         os.close(self._closing)
         self._wanted.release()
         if self._thread is None:
@@ -47,9 +49,9 @@ class Input:
         with suppress(RuntimeError):  # the loop has ended meanwhile
             while True:
                 self._wanted.acquire()
-                if not self._comes():
-                    break
                 try:
+                    if self._over or not self._comes():
+                        break
                     data = os.read(self._descriptor, _MOST)
                 except BlockingIOError:  # another reader of the same has been faster
                     self._wanted.release()

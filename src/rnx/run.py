@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from joblet.command_line import FAILURE, one_line, write
+from joblet.command_line import FAILURE, write
 from rnx import attach, later, render, terminal, workflow_file, workflow_text
 from rnx import wait as waiting
 from rnx.detach import DEFAULT, keys_of
@@ -181,7 +181,7 @@ def run(
     secrets = workflow_file.assignments("--secret-env", secret_env)
 
     async def call(client: Client) -> None:
-        keys = keys_of(detach_keys)
+        keys_of(detach_keys)  # before there is a job
         if interactive and tty:
             terminal.check_raw()
         with Bar("Uploading", "Uploaded") as bar:
@@ -212,8 +212,7 @@ def run(
                 on_progress=bar.update,
             )
         if interactive or tty:
-            waiting.tell(f"Job {one_line(job.id)} started\n")
-            await attach.converse(client, job.id, keys, stdin=interactive)
+            await attach.accompany(job, detach_keys, stdin=interactive)
         if follow:
             await waiting.follow(job)
         write(render.started(job.info))

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from joblet.command_line import FAILURE, Failure, one_line, write
-from rnx import evidence, render, workflow_file, workflow_text
+from rnx import attach, evidence, render, workflow_file, workflow_text
 from rnx import wait as waiting
+from rnx.detach import DEFAULT
 from rnx.jobs import JobId, Json
 from rnx.session import OWN_FAILURE, ServerCommand, with_client
 
@@ -188,7 +189,11 @@ def rerun(
             labels=old.labels,
             retries=old.retries,
             retry_delay=old.retry_delay_ms / 1000,
+            stdin=old.stdin,
+            terminal=old.terminal,
         )
+        if follow and old.stdin:
+            await attach.accompany(job, DEFAULT, stdin=True)
         if follow:
             await waiting.follow(job)
         write(render.started(job.info))

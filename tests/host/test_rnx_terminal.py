@@ -258,6 +258,14 @@ def test_input_from_elsewhere(server: Server) -> None:
     assert job.returncode == 0
 
 
+def test_the_same_order_again(server: Server) -> None:
+    first = rnx_with(server, "run", "-i", "cat", data=b"first\n")
+    found = re.match(rb"Job (\d+) started", first.stderr)
+    assert found
+    again = rnx_with(server, "rerun", "--follow", found[1].decode(), data=b"again\n")
+    assert (again.returncode, again.stdout) == (0, b"again\n")
+
+
 def test_what_cannot_be(server: Server) -> None:
     refused = rnx_with(server, "run", "-it", "sh", data=b"")
     assert (refused.returncode, refused.stderr) == (
