@@ -152,13 +152,17 @@ def validate_size(rows: int, columns: int) -> None:
             raise InvalidArgument(f"invalid terminal: {count} {name} (allowed 1 to {MAX_TERMINAL})")
 
 
+def validate_terminal(terminal: Terminal) -> None:
+    """Raise InvalidArgument unless there can be one like it."""
+    validate_size(terminal.rows, terminal.columns)
+    if terminal.term and not _TERM.fullmatch(terminal.term):
+        raise InvalidArgument(f"invalid terminal: {terminal.term[:64]!r} is no kind of terminal (as xterm-256color)")
+
+
 def validate_input(order: Order) -> None:
     """Raise InvalidArgument for a terminal that cannot be, and for input that nobody would send."""
     if order.terminal is not None:
-        validate_size(order.terminal.rows, order.terminal.columns)
-        term = order.terminal.term
-        if term and not _TERM.fullmatch(term):
-            raise InvalidArgument(f"invalid terminal: {term[:64]!r} is no kind of terminal (as xterm-256color)")
+        validate_terminal(order.terminal)
         if order.separate_streams:
             raise InvalidArgument("invalid separateStreams: a terminal has only one stream")
     if not order.stdin:

@@ -111,8 +111,8 @@ def test_a_shell_at_a_terminal(server: Server, job: str) -> None:
         screen.resize(31, 97)  # of which rnx is told by SIGWINCH
         screen.type(b"until [ \"$(stty size)\" = '31 97' ]; do :; done; tty\r")
         screen.until(b"/dev/pts/0\r\nready> ")
-        screen.type(b"cat\r")
-        screen.until(b"cat\r\n")
+        screen.type(b"cat\rtyped\r")
+        screen.until(b"typed\r\ntyped\r\n")  # so that it runs
         screen.type(b"\x03")
         screen.until(b"^C\r\nready> ")
         screen.type(b"exit 9\r")

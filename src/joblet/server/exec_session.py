@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
 
-from joblet.command import Command, check, check_terminal
+from joblet.command import Command, check
 from joblet.errors import CannotExec, InvalidArgument, JobNotFound, JobNotRunning, ShuttingDown, TooManyCommands
 from joblet.executor.base import STDOUT, Executor, JobGone, Session
 from joblet.job import Job, State
 from joblet.life import Live
 from joblet.log import fields
+from joblet.order import validate_size
 from joblet.proto import joblet as pb
 from joblet.runner import Runner
 from joblet.server.auth import caller
@@ -172,7 +173,7 @@ async def _feed(messages: AsyncIterator[pb.ExecInput], first: pb.ExecInput, sess
     try:
         while message is not None:
             if (size := terminal_of(message.size)) is not None:
-                check_terminal(size)
+                validate_size(size.rows, size.columns)
                 session.resize(size)
             if message.content:
                 if not command.stdin:
