@@ -33,6 +33,7 @@ _BY_CODE = {
     Status.DEADLINE_EXCEEDED: "Look whether it was done before it is asked for again; or allow more time.",
     Status.DATA_LOSS: "What is lost is lost; nothing else is.",
     Status.UNIMPLEMENTED: "Ask a server of a newer version.",
+    Status.ABORTED: "Look at how it stands now, and ask again if it is still wanted.",
     Status.CANCELLED: "Nothing: somebody on this side wanted it so.",
     Status.INTERNAL: "See the server's own log (`journalctl -u joblet`), and what `joblet doctor` says of the host.",
     Status.UNKNOWN: "See the server's own log (`journalctl -u joblet`).",
@@ -63,6 +64,21 @@ OF_SERVER = {
     "TooManyWorkflows": "Wait for one to end, stop one, or raise `joblet.maxWorkflows`.",
     "QueueFull": "Wait for jobs to end, or raise `joblet.maxConcurrentJobs` or `joblet.maxQueuedJobs`.",
     "HostUnable": "Run `joblet doctor` on the host; it names the gap and what to do about it.",
+    "CannotExec": "Do what the sentence says; a job that an older joblet has started cannot be entered at all.",
+    "TooManyCommands": "Wait until one of them has ended.",
+    "JobTakesNoInput": "Run it again with `rnx run -i` or `-t`, in Python with `stdin=True` or a `terminal`.",
+    "InputEnded": "Nothing more can be sent; what was sent before counts. Its output goes on (`rnx log ID`).",
+    "TooManyScheduled": (
+        "Stop a schedule that is not wanted any more (`rnx list --status=SCHEDULED`), or raise "
+        "`joblet.maxScheduledJobs`."
+    ),
+    "NoFiles": "See the reason; the files of a job are there while it runs and until it is deleted.",
+    "FileNotThere": "Look at what there is: `rnx cp ID: -` of a file, or `rnx exec ID ls` while it runs.",
+    "UploadNotFound": "Send the files again; rnx and the client do so by themselves when the order is given again.",
+    "UploadIncomplete": "Send what has still to come, which giving the order again does.",
+    "UploadComplete": "Use it for a job, or send the files under another key.",
+    "UploadBusy": "Wait for the other call to end, or give the order again: the client takes another key then.",
+    "TooManyUploads": "Use them, or wait for `joblet.uploadTimeout` to remove them.",
     "StoreFailed": (
         "See the server's own log: the disk of `server.stateDir` has failed. Nothing was acknowledged, so the "
         "order may be given again."
@@ -77,6 +93,7 @@ OF_SERVER = {
     "TooLarge": "Send less, or raise the key that it names.",
 }
 OF_CLIENT = {
+    "OutputTooLong": "Allow more (`most`), or read the output as it comes: `job.exec(...)`.",
     "JobletError": "Catch it to catch all of them; `str(error)` is fit to be shown.",
     "CallError": "Catch one of its kinds, or look at `code`.",
     "SettingsError": "Correct the setting or the file that it names; `rnx nodes` says from where each is.",
@@ -136,7 +153,7 @@ def texts(kind: type[Exception]) -> list[str]:
 def remedy(kind: type[Exception], status: Status) -> str:
     """What to do about an error."""
     known = OF_CLIENT if kind.__module__ == client.__name__ else OF_SERVER
-    return known.get(kind.__name__) or _BY_CODE[status]
+    return known.get(kind.__name__) or _BY_CODE.get(status, _BY_CODE[Status.UNKNOWN])
 
 
 def _of_server(kind: type[Exception]) -> str:

@@ -10,6 +10,7 @@ Example = tuple[str, str]
 EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "": (
         ("run a command, see what it writes, and exit as it does", "rnx run --follow python3 train.py"),
+        ("a shell in a job", "rnx run -it bash"),
         ("the jobs of the server that the settings file calls prod", "rnx --node=prod list"),
     ),
     "run": (
@@ -17,15 +18,32 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
             "half a core and 256 MB; flags stand before the command",
             "rnx run --max-cpu=50 --max-memory=256 python3 train.py --epochs 3",
         ),
-        ("see its output and exit with its exit code", "rnx run --follow --upload=check.sh bash check.sh"),
         (
-            "a token that no answer shows, from rnx's own environment",
-            "rnx run --secret-env=TOKEN --timeout=30m python3 fetch.py",
+            "see its output and exit with its exit code; the token, from rnx's own environment, no answer shows",
+            "rnx run --follow --upload=check.sh --secret-env=TOKEN bash check.sh",
+        ),
+        (
+            "every night at half past three, and twice more when it fails",
+            "rnx run --schedule='30 3 * * *' --retries=2 --timeout=30m python3 nightly.py",
         ),
         (
             "the jobs of a file, with a parameter, to their end",
             "rnx run --workflow=pipeline.yaml --param=rows=100 --follow",
         ),
+    ),
+    "attach": (
+        ("at its input and output; ctrl-p,ctrl-q leaves it while the job goes on", "rnx attach 7"),
+        ("only look, from the last 100 lines on", "rnx attach --no-stdin --tail=100 7"),
+    ),
+    "exec": (
+        ("which processes it has", "rnx exec 7 ps aux"),
+        ("a shell in it", "rnx exec -it 7 bash"),
+        ("files into it", "rnx exec -i 7 tar xf - < files.tar"),
+    ),
+    "cp": (
+        ("a result out of its work directory", "rnx cp 7:model.bin ."),
+        ("a file of it, to stdout", "rnx cp 7:report.csv - | head -3"),
+        ("all that the jobs of a workflow share, into a new directory", "rnx cp --workflow 3: shared"),
     ),
     "status": (
         ("what the server knows of a job", "rnx status 7"),
@@ -45,7 +63,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
             "what went wrong since yesterday, newest first",
             "rnx list --status=FAILED,STOPPED --since=24h --sort=-startTime",
         ),
-        ("fields in columns", "rnx list --name='nightly-*' --format='{id:<6} {status:<10} {name}'"),
+        ("fields in columns", "rnx list --label=app=backup --format='{id:<6} {status:<10} {name}'"),
         ("drawn again whenever something happens", "rnx list --watch"),
     ),
     "log": (

@@ -49,11 +49,6 @@ def exec_(
 
     It ends with the job, and with rnx. Flags come before JOB-ID. Exit status: the command's; 128 and the signal's
     number if it was killed, 127 or 126 if it could not be run, 125 if joblet itself has failed.
-
-    \b
-    rnx exec 7 ps aux
-    rnx exec -it 7 bash
-    rnx exec -i 7 tar xf - < files.tar
     """
     environment = workflow_file.assignments("--env", env)
 

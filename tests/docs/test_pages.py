@@ -25,6 +25,7 @@ SPEAKING = [path for path in ("README.md", *GUIDES) if "```console" in Page(path
 
 
 @runs_jobs
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("path", SPEAKING)
 def test_a_guide_prints_what_it_shows(path: str, make_server: Callable[..., Server], tmp_path: Path) -> None:
     folder = tmp_path / "here"

@@ -148,7 +148,7 @@ def test_a_manual_page_reads_as_the_help_does(manual: Path) -> None:
         ["groff", "-man", "-Tutf8", "-P-cbou", manual / "rnx-list.1"], capture_output=True, text=True, check=True
     )
     text = " ".join(done.stdout.split())
-    assert "rnx list --name='nightly-*' --format='{id:<6} {status:<10} {name}'" in text
+    assert "rnx list --label=app=backup --format='{id:<6} {status:<10} {name}'" in text
     assert "-w, --watch On a terminal: draw it again whenever something happens." in text
 
 
