@@ -14,6 +14,7 @@ from rnx.render import JOB_FIELDS
 from rnx.render import command as command_line
 from rnx.selection import STATUSES
 from rnx.session import FLAGS
+from rnx.usage_text import Order
 from rnx.workflow import Form
 
 _SECONDS = 1.0
@@ -22,7 +23,7 @@ _NEWEST = 50
 """ids that are offered at most"""
 _WIDEST = 60
 """columns of what stands beside an id"""
-_ENDED = frozenset({"attach", "exec", "stop", "timeout", "wait"})
+_ENDED = frozenset({"attach", "exec", "stop", "timeout", "top", "wait"})
 """commands for which ended jobs are of no use"""
 
 
@@ -75,6 +76,7 @@ _WORDS = {
     "sort": tuple(JOB_FIELDS),
     "overlap": OVERLAPS,
     "catch_up": CATCH_UPS,
+    "order": tuple(Order),
 }
 """what parameters of these names may be"""
 

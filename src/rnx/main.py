@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from joblet import __version__, command_line
-from rnx import attach, completion, copy, exec, jobs, listing, log, nodes, run, session, wait, why, workflow
+from rnx import attach, completion, copy, exec, jobs, listing, log, nodes, run, session, top, wait, why, workflow
 
 
 class _Program(command_line.Group):
@@ -52,6 +52,7 @@ log.register(app)
 exec.register(app)
 copy.register(app)
 wait.register(app)
+top.register(app)
 why.register(app)
 workflow.register(app)
 nodes.register(app)
