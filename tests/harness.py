@@ -346,3 +346,27 @@ def cpu_seconds(pid: int) -> float:
     """CPU time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+_MODULES = """
+import sys
+from rnx.main import main
+sys.argv = ["rnx", *sys.argv[1:]]
+try:
+    main()
+except SystemExit:
+    sys.stderr.write("\\n" + " ".join(name for name, module in sys.modules.items() if module is not None))
+"""
+
+
+def modules_of(*arguments: str, **environment: str) -> set[str]:
+    """The modules that `rnx` has loaded when it ends."""
+    done = subprocess.run(
+        [sys.executable, "-c", _MODULES, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    return set(done.stderr.splitlines()[-1].split())

@@ -172,6 +172,11 @@ class Runner:
         """Ids of the jobs that have not ended."""
         return {str(job_id) for job_id in self._live}
 
+    def running(self) -> list[Job]:
+        """Those whose command runs, by id."""
+        jobs = (live.job for live in self._live.values())
+        return sorted((job for job in jobs if job.state is State.RUNNING), key=lambda job: job.id)
+
     def place(self, job: Job) -> int:
         """A waiting job's place in the queue, from 1."""
         return self._admission.place(job.id)

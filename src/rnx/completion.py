@@ -7,13 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from joblet.command_line import Command, one_line, write
+from joblet.command_line import one_line, write
 from rnx.columns import cut
 from rnx.later import CATCH_UPS, OVERLAPS
+from rnx.light import spare_pydantic
+from rnx.plain import PlainCommand
+from rnx.program import Program
 from rnx.render import JOB_FIELDS
 from rnx.render import command as command_line
 from rnx.selection import STATUSES
 from rnx.session import FLAGS
+from rnx.usage_text import Order
 from rnx.workflow import Form
 
 _SECONDS = 1.0
@@ -22,7 +26,7 @@ _NEWEST = 50
 """ids that are offered at most"""
 _WIDEST = 60
 """columns of what stands beside an id"""
-_ENDED = frozenset({"attach", "exec", "stop", "timeout", "wait"})
+_ENDED = frozenset({"attach", "exec", "stop", "timeout", "top", "wait"})
 """commands for which ended jobs are of no use"""
 
 
@@ -75,6 +79,7 @@ _WORDS = {
     "sort": tuple(JOB_FIELDS),
     "overlap": OVERLAPS,
     "catch_up": CATCH_UPS,
+    "order": tuple(Order),
 }
 """what parameters of these names may be"""
 
@@ -163,6 +168,8 @@ def _candidates(program: Any, before: list[str], current: str) -> Candidates:
             found = _values(command, option, flags) if option is not None else []
             return [(f"{name}={word}", about) for word, about in found]
         return _options([*command.params, *([] if command is program else globals_)])
+    if isinstance(command, Program):
+        return command.abouts(_WIDEST)
     if hasattr(command, "commands"):
         shown = (sub for sub in command.commands.values() if not sub.hidden)
         return [(sub.name, sub.get_short_help_str(_WIDEST)) for sub in shown]
@@ -199,6 +206,7 @@ def _values(command: Any, param: Any, flags: dict[str, str]) -> Candidates:
 
 
 def _nodes(config: str | None) -> Candidates:
+    spare_pydantic()
     from joblet.client import SettingsError
     from joblet.client.config import NodeFile
 
@@ -214,6 +222,7 @@ def _live(flags: dict[str, str], *, workflows: bool = False, without_ended: bool
     import asyncio
     import dataclasses
 
+    spare_pydantic()
     from joblet.client import Client, ClientConfig, JobletError
 
     async def ask() -> Candidates:
@@ -235,5 +244,5 @@ def _live(flags: dict[str, str], *, workflows: bool = False, without_ended: bool
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    app.command(cls=Command)(completion)
-    app.command(hidden=True)(complete)
+    app.command(cls=PlainCommand)(completion)
+    app.command(cls=PlainCommand, hidden=True)(complete)

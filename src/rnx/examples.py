@@ -76,6 +76,12 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ("until both have ended", "rnx wait 7 8"),
         ("until one of them has", "rnx wait --any 7 8 9"),
     ),
+    "top": (
+        ("what running jobs use, live", "rnx top"),
+        ("two jobs until they have ended", "rnx top 7 8"),
+        ("one table, what uses most memory first", "rnx top --once --sort=memory"),
+        ("a JSON object every ten seconds, for a program", "rnx top --json --interval=10s"),
+    ),
     "why": (
         ("what ended a job, or keeps it waiting", "rnx why 7"),
         ("the same of a workflow's jobs, for programs", "rnx why --workflow=3 --json"),

@@ -7,15 +7,12 @@ from typing import Annotated
 import typer
 
 from joblet import __version__, command_line
-from rnx import attach, completion, copy, exec, jobs, listing, log, nodes, run, session, wait, why, workflow
-
-
-class _Program(command_line.Group):
-    examples = "rnx.examples"
-
+from rnx import session
+from rnx.plain import PlainCommand
+from rnx.program import Program
 
 app = typer.Typer(
-    cls=_Program,
+    cls=Program,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -44,21 +41,7 @@ def flags(
     """The global flags; session.with_client reads them from the context."""
 
 
-run.register(app)
-attach.register(app)
-jobs.register(app)
-listing.register(app)
-log.register(app)
-exec.register(app)
-copy.register(app)
-wait.register(app)
-why.register(app)
-workflow.register(app)
-nodes.register(app)
-completion.register(app)
-
-
-@app.command(cls=command_line.Command)
+@app.command(cls=PlainCommand)
 def version() -> None:
     """Show the version."""
     command_line.write(f"rnx {__version__}\n")

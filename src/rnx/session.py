@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from joblet import command_line
+from rnx.light import spare_pydantic
+from rnx.plain import PlainCommand
 
 if TYPE_CHECKING:
     from joblet.client import Client
@@ -51,7 +51,7 @@ FLAGS = ("server", "cert", "key", "ca", "config", "node")
 """the names of the global flags"""
 
 
-class ServerCommand(command_line.Command):
+class ServerCommand(PlainCommand):
     """A command that takes the global flags after its own name too; there they win."""
 
     def get_params(self, ctx: Any) -> Any:
@@ -64,6 +64,7 @@ class ServerCommand(command_line.Command):
             value = ctx.params.pop(name, None)
             if value is not None:
                 ctx.find_root().params[name] = value
+        spare_pydantic()
         return super().invoke(ctx)
 
 
@@ -79,6 +80,9 @@ def with_client(
     The sentence of any JobletError or Failure is printed, and the exit status is `failure` then. Exits quietly on
     Ctrl-C.
     """
+    import asyncio
+    import dataclasses
+
     from joblet.client import Client, ClientConfig, JobletError
 
     flags = ctx.find_root().params

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from joblet.command_line import FAILURE, Failure, Group, complain, write
+from joblet.command_line import FAILURE, Failure, complain, write
 from rnx import workflow_file, workflow_text
+from rnx.plain import PlainGroup
 from rnx.session import ServerCommand, with_client
 from rnx.workflow_file import Parameters
 
@@ -36,7 +37,7 @@ class Form(StrEnum):
 
 
 group = typer.Typer(
-    cls=Group,
+    cls=PlainGroup,
     help="Check, watch, stop, try again and draw workflows.",
     rich_markup_mode=None,
     no_args_is_help=False,

@@ -5,22 +5,12 @@ from __future__ import annotations
 import os
 import pty
 import re
-import select
 import signal
 import subprocess
 from collections.abc import Callable
 
 from harness import PATIENCE, Server
-
-
-def read_until(terminal: int, pattern: str) -> str:
-    """What is drawn until there is such a text."""
-    drawn = ""
-    while not re.search(pattern, re.sub(r"\x1b\[[\d;]*m", "", drawn)):
-        ready, _, _ = select.select([terminal], [], [], PATIENCE)
-        assert ready, f"no {pattern!r} in {drawn!r}"
-        drawn += os.read(terminal, 65536).decode("utf-8", "replace")
-    return drawn
+from terminal import read_until
 
 
 def test_a_list_is_drawn_again_when_something_happens(make_server: Callable[..., Server]) -> None:

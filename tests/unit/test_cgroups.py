@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joblet.errors import HostUnable
+from joblet.executor.base import Usage
 from joblet.executor.local import cgroup_v1, cgroup_v2, host
 from joblet.executor.local.cgroup import PERIOD_US, quota_us
 from joblet.executor.local.cgroup_v1 import CgroupV1
@@ -327,3 +328,48 @@ def test_io_cannot_be_limited_where_there_is_no_disk() -> None:
 
 def test_paths_that_are_absent_have_no_disk(tmp_path: Path) -> None:
     assert host.backing_disks([tmp_path / "absent"]) == ()
+
+
+def write(group: Path, files: dict[str, str]) -> None:
+    group.mkdir(parents=True)
+    for name, text in files.items():
+        (group / name).write_text(text)
+
+
+V2_FILES = {
+    "cpu.stat": "usage_usec 2500000\nuser_usec 2000000\nsystem_usec 500000\nnr_throttled 3\nthrottled_usec 70000\n",
+    "memory.current": "4096\n",
+    "memory.peak": "8192\n",
+    "io.stat": "8:0 rbytes=100 wbytes=20 rios=1 wios=1 dbytes=0 dios=0\n259:0 rbytes=1 wbytes=2 rios=1 wios=1\n",
+    "pids.current": "3\n",
+}
+
+
+def test_what_a_v2_job_uses_is_summed_over_disks(unified: Path) -> None:
+    write(unified / "joblet.slice/ab12/7", V2_FILES)
+    groups = CgroupV2(unified, "ab12")
+    assert groups.usage("7") == Usage(2_500_000, 70_000, 4096, 8192, 101, 22, 3)
+    assert groups.usage("8") is None
+
+
+def test_what_a_kernel_does_not_count_is_not_known(unified: Path) -> None:
+    write(unified / "joblet.slice/ab12/7", V2_FILES | {"io.stat": ""})
+    for file in ("memory.peak", "cpu.stat"):
+        (unified / "joblet.slice/ab12/7" / file).unlink()
+    assert CgroupV2(unified, "ab12").usage("7") == Usage(memory=4096, io_read=0, io_write=0, processes=3)
+
+
+def test_what_a_v1_job_uses_is_in_several_groups(tmp_path: Path, mounts: dict[str, Path]) -> None:
+    job = "joblet.slice/ab12/7"
+    write(
+        tmp_path / "cpu,cpuacct" / job,
+        {"cpuacct.usage": "2500000999\n", "cpu.stat": "nr_periods 9\nthrottled_time 70000000\n"},
+    )
+    write(tmp_path / "memory" / job, {"memory.usage_in_bytes": "4096\n", "memory.max_usage_in_bytes": "8192\n"})
+    counted = "8:0 Read 100\n8:0 Write 20\n8:0 Total 120\n259:0 Read 1\n259:0 Write 2\nTotal 123\n"
+    write(tmp_path / "blkio" / job, {"blkio.throttle.io_service_bytes_recursive": counted})
+    write(tmp_path / "pids" / job, {"pids.current": "3\n"})
+    groups = CgroupV1(mounts, "ab12")
+    assert groups.usage("7") == Usage(2_500_000, 70_000, 4096, 8192, 101, 22, 3)
+    (tmp_path / "memory" / job / "memory.usage_in_bytes").unlink()
+    assert groups.usage("7") is None  # it goes

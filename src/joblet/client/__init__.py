@@ -45,6 +45,7 @@ from joblet.client.errors import (
 )
 from joblet.client.jobs import JobInfo, JobList, Receipt, Schedule, StopResult, Terminal
 from joblet.client.session import Session
+from joblet.client.usage import JobUsage, Rates, UsageSample
 from joblet.client.workflow_file import WorkflowFile
 from joblet.client.workflows import Event, WorkflowInfo, WorkflowJob, WorkflowList, WorkflowStatus
 
@@ -72,12 +73,14 @@ __all__ = [
     "Job",
     "JobInfo",
     "JobList",
+    "JobUsage",
     "JobletError",
     "LogChunk",
     "NotFound",
     "OutOfRange",
     "OutputTooLong",
     "PermissionDenied",
+    "Rates",
     "Receipt",
     "ResourceExhausted",
     "Schedule",
@@ -88,6 +91,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "UsageSample",
     "Workflow",
     "WorkflowFile",
     "WorkflowInfo",

@@ -16,6 +16,7 @@ from joblet.client._files import uploads as find_uploads
 from joblet.client._log_calls import LogCalls
 from joblet.client._patience import Patience
 from joblet.client._upload_calls import OnProgress
+from joblet.client._usage_calls import UsageCalls
 from joblet.client._waiting import attempts, statuses, wait_for_any, wait_for_last
 from joblet.client._workflow_calls import WorkflowCalls
 from joblet.client.errors import InvalidArgument, JobletError
@@ -36,7 +37,7 @@ _INT32 = range(-(2**31), 2**31)
 _INT64 = range(-(2**63), 2**63)
 
 
-class Client(WorkflowCalls, LogCalls, ExecCalls, FileCalls):
+class Client(WorkflowCalls, LogCalls, ExecCalls, FileCalls, UsageCalls):
     """One connection to one server, to be used in `async with`. Calls may run side by side.
 
     Every method may raise a ConnectionFailed, or the CallError of what the server answered (joblet.client.errors).

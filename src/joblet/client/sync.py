@@ -290,6 +290,7 @@ class Client(Blocking):
 
     log_chunks = streaming(_async.Client.log_chunks)
     tail = blocking(_async.Client.tail)
+    usage = streaming(_async.Client.usage)
     read_files = streaming(_async.Client.read_files)
     download = blocking(_async.Client.download)
     exec_output = blocking(_async.Client.exec_output)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -35,6 +35,26 @@ class Exit:
     """what it has given out by $JOBLET_OUTPUT"""
     outputs_error: str = ""
     """why nothing of that was taken, though there was something"""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a running job uses, by the kernel's own count. None: this kernel does not count it."""
+
+    cpu_usec: int | None = None
+    """microseconds of CPU time so far, of all its processes"""
+    throttled_usec: int | None = None
+    """microseconds it was kept from running by its CPU limit so far, summed over cores"""
+    memory: int | None = None
+    """bytes now, page cache included"""
+    memory_peak: int | None = None
+    """bytes"""
+    io_read: int | None = None
+    """bytes from disks so far"""
+    io_write: int | None = None
+    """bytes to disks so far; on control groups v1 direct and synchronous writing only"""
+    processes: int | None = None
+    """processes and threads now, the job's init included"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +193,9 @@ class Executor(Protocol):
 
         Raises JobGone or OSError.
         """
+
+    async def usage(self, job_ids: Collection[int]) -> Mapping[int, Usage]:
+        """What those of these jobs use now that run here; one that has just ended is left out."""
 
     def log_path(self, job_id: int) -> Path:
         """The file that holds the job's raw output. It may not exist yet."""

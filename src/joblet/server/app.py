@@ -36,6 +36,7 @@ from joblet.server.exec_session import Commands
 from joblet.server.files import FileService
 from joblet.server.jobs import JobletService
 from joblet.server.listener import Listener, most_connections, raise_descriptor_limit
+from joblet.server.monitoring import MonitoringService
 from joblet.server.rpc import Codec, Gate
 from joblet.server.sessions import SessionService
 from joblet.server.settings import executor_settings, policy, retention
@@ -136,7 +137,8 @@ async def _serve(settings: Config, config_path: Path) -> None:
         joblet_service = JobletService(runner, executor, uploads, upload_sessions, hub, most)
         file_service = FileService(runner, engine, workflows, executor, upload_sessions, hub, most)
         session_service = SessionService(runner, Commands(runner, executor))
-        server = _grpc_server(settings, [joblet_service, job_service, session_service, file_service])
+        monitoring = MonitoringService(runner, executor)
+        server = _grpc_server(settings, [joblet_service, job_service, session_service, file_service, monitoring])
         gate = Gate(server, settings.grpc.maxRecvMsgSize)
         address = _listen(server, settings, tls, descriptors)
         log.info(
@@ -151,6 +153,7 @@ async def _serve(settings: Config, config_path: Path) -> None:
         job_service.close()
         session_service.close()
         file_service.close()
+        monitoring.close()
         await gate.drain(_DRAIN_SECONDS)
         server.close()
         await server.wait_closed()

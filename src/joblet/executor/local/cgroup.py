@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
+from joblet.executor.base import Usage
 from joblet.executor.local.spec import Group
 from joblet.job import Limits
 
 PERIOD_US = 100_000
 """of CPU accounting; a quota is a share of it"""
 MIB = 1 << 20
+
+Counts = tuple[tuple[str, str, int], ...]
+"""what a file counts: field of Usage, word before its numbers (empty: it holds a single one), how many make a unit"""
 
 _PATIENCE = 10.0
 """seconds in which killed processes have left their group"""
@@ -36,6 +41,9 @@ class Cgroups(Protocol):
         Raises HostUnable when the host has no controller for a limit.
         """
 
+    def usage(self, name: str) -> Usage | None:
+        """What a job uses now; None when its groups are not there."""
+
     def clean(self, name: str) -> None:
         """End and remove what a lost monitor left of a job's groups; blocks until nothing is left of the job."""
 
@@ -49,6 +57,24 @@ class Cgroups(Protocol):
 def quota_us(limits: Limits) -> int:
     """CPU time a job gets in each period, in microseconds."""
     return limits.max_cpu * PERIOD_US // 100
+
+
+def read_usage(files: Iterable[tuple[Path, Counts]]) -> Usage | None:
+    """What some files count; None without those of memory, which every group of a job has while it is there."""
+    found: dict[str, int] = {}
+    for path, counts in files:
+        try:
+            words = path.read_text(encoding="ascii").replace("=", " ").split()
+        except OSError:  # this kernel has none, or the group is gone
+            continue
+        for name, key, unit in counts:
+            found[name] = (_sum(words, key) if key else int(words[0])) // unit
+    return Usage(**found) if "memory" in found else None
+
+
+def _sum(words: Sequence[str], key: str) -> int:
+    """Of the numbers behind the word: a file may have a line for each device, or none yet."""
+    return sum(int(number) for word, number in pairwise(words) if word == key)
 
 
 def remove_emptied(group: Path) -> None:

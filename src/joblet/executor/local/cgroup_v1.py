@@ -6,7 +6,17 @@ import os
 from pathlib import Path
 
 from joblet.errors import HostUnable
-from joblet.executor.local.cgroup import MIB, PERIOD_US, names_below, quota_us, remove_emptied, remove_unused
+from joblet.executor.base import Usage
+from joblet.executor.local.cgroup import (
+    MIB,
+    PERIOD_US,
+    Counts,
+    names_below,
+    quota_us,
+    read_usage,
+    remove_emptied,
+    remove_unused,
+)
 from joblet.executor.local.spec import Group
 from joblet.job import Limits
 
@@ -15,6 +25,17 @@ USEFUL = ("blkio", "cpuacct", "cpuset")
 """without them there is no I/O limit, no account of CPU time and no binding to cores"""
 
 Pairs = tuple[tuple[str, str], ...]
+
+_IO = "blkio.throttle.io_service_bytes_recursive"
+_USAGE: tuple[tuple[str, str, Counts], ...] = (
+    ("cpuacct", "cpuacct.usage", (("cpu_usec", "", 1000),)),
+    ("cpu", "cpu.stat", (("throttled_usec", "throttled_time", 1000),)),
+    ("memory", "memory.usage_in_bytes", (("memory", "", 1),)),
+    ("memory", "memory.max_usage_in_bytes", (("memory_peak", "", 1),)),
+    ("blkio", _IO, (("io_read", "Read", 1), ("io_write", "Write", 1))),
+    ("pids", "pids.current", (("processes", "", 1),)),
+)
+"""controller, file and what it counts"""
 
 
 class CgroupV1:
@@ -59,10 +80,9 @@ class CgroupV1:
         if "cpuacct" in self._bases:
             controllers["cpuacct"] = ((), (("cpu_nsec", "cpuacct.usage"),))
         if "blkio" in self._bases:
-            counted = "blkio.throttle.io_service_bytes_recursive"
             controllers["blkio"] = (
                 _throttle(limits, devices),
-                (("io_read", f"{counted}:Read"), ("io_write", f"{counted}:Write")),
+                (("io_read", f"{_IO}:Read"), ("io_write", f"{_IO}:Write")),
             )
         elif limits.max_iobps:
             raise HostUnable("cgroup setup failed: no blkio controller")
@@ -72,6 +92,10 @@ class CgroupV1:
             nodes = (self._bases["cpuset"] / "cpuset.mems").read_text().strip()
             controllers["cpuset"] = ((("cpuset.mems", nodes), ("cpuset.cpus", limits.cpu_cores)), ())
         return self._merge(name, controllers)
+
+    def usage(self, name: str) -> Usage | None:
+        there = ((self._bases.get(controller), file, counts) for controller, file, counts in _USAGE)
+        return read_usage((base / name / file, counts) for base, file, counts in there if base is not None)
 
     def clean(self, name: str) -> None:
         # Its init has died with the monitor, by the parent-death signal, and its namespace with that.

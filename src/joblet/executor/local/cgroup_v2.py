@@ -7,7 +7,17 @@ import os
 from pathlib import Path
 
 from joblet.errors import HostUnable
-from joblet.executor.local.cgroup import MIB, PERIOD_US, names_below, quota_us, remove_emptied, remove_unused
+from joblet.executor.base import Usage
+from joblet.executor.local.cgroup import (
+    MIB,
+    PERIOD_US,
+    Counts,
+    names_below,
+    quota_us,
+    read_usage,
+    remove_emptied,
+    remove_unused,
+)
 from joblet.executor.local.spec import Group
 from joblet.job import Limits
 
@@ -24,6 +34,15 @@ _STATS = (
     ("io_read", "io.stat:rbytes"),
     ("io_write", "io.stat:wbytes"),
 )
+
+_USAGE: tuple[tuple[str, Counts], ...] = (
+    ("cpu.stat", (("cpu_usec", "usage_usec", 1), ("throttled_usec", "throttled_usec", 1))),
+    ("memory.current", (("memory", "", 1),)),
+    ("memory.peak", (("memory_peak", "", 1),)),
+    ("io.stat", (("io_read", "rbytes", 1), ("io_write", "wbytes", 1))),
+    ("pids.current", (("processes", "", 1),)),
+)
+"""file and what it counts"""
 
 
 class CgroupV2:
@@ -69,6 +88,9 @@ class CgroupV2:
                 raise HostUnable("cgroup setup failed: no cpuset controller")
             settings.append(("cpuset.cpus", limits.cpu_cores))
         return [Group(self._base / name, True, tuple(settings), _STATS, "cgroup.kill")]
+
+    def usage(self, name: str) -> Usage | None:
+        return read_usage((self._base / name / file, counts) for file, counts in _USAGE)
 
     def clean(self, name: str) -> None:
         with contextlib.suppress(OSError):

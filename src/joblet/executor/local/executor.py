@@ -10,13 +10,14 @@ import shutil
 import signal
 import tempfile
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from joblet import clock
 from joblet.command import Command
 from joblet.errors import HostUnable
-from joblet.executor.base import Exit, LaunchFailed, Lost
+from joblet.executor.base import Exit, LaunchFailed, Lost, Usage
 from joblet.executor.local import disk, exec, files, host, monitor, prepare, ranges, reading, record, shim, spec
 from joblet.executor.local.cgroup import Cgroups
 from joblet.executor.local.input import Feeder, open_feeder
@@ -186,6 +187,15 @@ class LocalExecutor:
         with contextlib.suppress(HostUnable):
             await asyncio.to_thread(self._cgroups.clean, directory.name)
         return Lost(f"lost: {reason}")
+
+    async def usage(self, job_ids: Collection[int]) -> dict[int, Usage]:
+        """What those of these jobs use now that have control groups."""
+        try:
+            cgroups = self._cgroups
+        except HostUnable:  # and so nothing runs
+            return {}
+        found = await asyncio.to_thread(lambda: {job_id: cgroups.usage(str(job_id)) for job_id in job_ids})
+        return {job_id: usage for job_id, usage in found.items() if usage is not None}
 
     async def disk_bytes(self, job_id: int) -> int:
         """What an ended job takes of the disk."""

@@ -1043,6 +1043,9 @@ class JobUsage(betterproto2.Message):
     command: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
 
     args: "list[str]" = betterproto2.field(4, betterproto2.TYPE_STRING, repeated=True)
+    """
+    The first 1,024 characters of them
+    """
 
     cpu_usec: "int | None" = betterproto2.field(
         5, betterproto2.TYPE_INT64, optional=True

@@ -1,0 +1,167 @@
+"""What running jobs use, read again and again: once for all who watch at the same interval."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from joblet.clock import now_ns, rfc3339
+from joblet.executor.base import Executor, Usage
+from joblet.job import Job
+from joblet.runner import Runner
+from joblet.server.descriptors import Descriptors
+from joblet.server.page import entry
+from joblet.server.rpc import Encoded
+
+_JOBS = 2
+"""number of the field UsageSample.jobs"""
+_MOST_ARGUMENTS = 1024
+"""characters of a job's arguments that a sample tells"""
+
+
+class Sample:
+    """All jobs that ran at an instant, in their wire form."""
+
+    def __init__(self, head: bytes, jobs: dict[int, bytes]) -> None:
+        self._head = head
+        self._jobs = jobs
+        self._whole: Encoded | None = None
+
+    def message(self, job_ids: Collection[int]) -> Encoded:
+        """A UsageSample of those of these jobs that ran, or of all if none is named."""
+        if job_ids:
+            return Encoded(self._head + b"".join(wire for job_id, wire in self._jobs.items() if job_id in job_ids))
+        if self._whole is None:
+            self._whole = Encoded(self._head + b"".join(self._jobs.values()))
+        return self._whole
+
+
+class Samples:
+    """Reads while somebody watches. The mutable state is a rhythm for each interval that somebody has asked for."""
+
+    def __init__(self, runner: Runner, executor: Executor, descriptors: Descriptors) -> None:
+        self._runner = runner
+        self._executor = executor
+        self._sample: Any = descriptors.message("UsageSample")
+        self._job: Any = descriptors.message("JobUsage")
+        self._rhythms: dict[int, Rhythm] = {}
+
+    @asynccontextmanager
+    async def watching(self, interval_ms: int) -> AsyncGenerator[Watcher]:
+        """Samples so many milliseconds apart."""
+        rhythm = self._rhythms.get(interval_ms)
+        if rhythm is None:
+            rhythm = self._rhythms[interval_ms] = Rhythm(self._read, interval_ms / 1000)
+        watcher = Watcher(rhythm)
+        rhythm.watchers.add(watcher)
+        try:
+            yield watcher
+        finally:
+            rhythm.watchers.discard(watcher)
+            if not rhythm.watchers:
+                del self._rhythms[interval_ms]
+                await rhythm.end()
+
+    def wake(self) -> None:
+        """Let all who watch look about."""
+        for rhythm in self._rhythms.values():
+            rhythm.wake()
+
+    async def _read(self) -> Sample:
+        jobs = self._runner.running()
+        used = await self._executor.usage([job.id for job in jobs])
+        head = self._sample(time=now_ns()).SerializeToString()
+        return await asyncio.to_thread(self._encoded, head, jobs, used)
+
+    def _encoded(self, head: bytes, jobs: list[Job], used: Any) -> Sample:
+        return Sample(head, {job.id: entry(_JOBS, self._encode(job, used[job.id])) for job in jobs if job.id in used})
+
+    def _encode(self, job: Job, used: Usage) -> bytes:
+        wire: bytes = self._job(
+            id=str(job.id),
+            name=job.name,
+            command=job.command,
+            args=_first(job.args),
+            cpuUsec=used.cpu_usec,
+            throttledUsec=used.throttled_usec,
+            memoryBytes=used.memory,
+            memoryPeakBytes=used.memory_peak,
+            ioReadBytes=used.io_read,
+            ioWriteBytes=used.io_write,
+            processes=used.processes,
+            maxCPU=job.limits.max_cpu,
+            maxMemory=job.limits.max_memory,
+            maxProcesses=job.limits.max_processes,
+            startTime=rfc3339(job.started_at),
+            pausedBy=job.paused_by,
+        ).SerializeToString()
+        return wire
+
+
+class Rhythm:
+    """Reads at one interval, for all its watchers. The mutable state is the latest sample, and who waits for the next.
+
+    Who is slow misses samples; none are kept for him.
+    """
+
+    def __init__(self, read: Callable[[], Any], interval: float) -> None:
+        self.watchers: set[Watcher] = set()
+        self.latest: Sample | None = None
+        self._read = read
+        self._interval = interval
+        self.reading = asyncio.create_task(self._read_on(), name="samples")
+        self.reading.add_done_callback(lambda _: self.wake())
+
+    async def end(self) -> None:
+        """Nobody watches any more."""
+        self.reading.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(self.reading, return_exceptions=True)
+
+    def wake(self) -> None:
+        """Set what all wait for."""
+        for watcher in self.watchers:
+            watcher.news.set()
+
+    async def _read_on(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            self.latest = await self._read()
+            self.wake()
+            due = max(due + self._interval, loop.time())
+            await asyncio.sleep(due - loop.time())
+
+
+class Watcher:
+    """The mutable state is the sample that was given last."""
+
+    def __init__(self, rhythm: Rhythm) -> None:
+        self.news = asyncio.Event()
+        """set when there is another sample; and by whoever wants the watcher to look about"""
+        self.news.set()
+        self._rhythm = rhythm
+        self._given: Sample | None = None
+
+    def sample(self) -> Sample | None:
+        """The latest one, once. Raises what has kept it from being read."""
+        if self._rhythm.reading.done():
+            self._rhythm.reading.result()
+        if self._rhythm.latest is self._given:
+            return None
+        self._given = self._rhythm.latest
+        return self._given
+
+
+def _first(args: tuple[str, ...]) -> list[str]:
+    """As many arguments as a sample tells; where more are left out, the last one ends with `…`."""
+    room = _MOST_ARGUMENTS
+    kept: list[str] = []
+    for arg in args:
+        if len(arg) >= room:
+            return [*kept, arg[:room] + "…"]
+        kept.append(arg)
+        room -= len(arg) + 1
+    return kept
