@@ -235,6 +235,8 @@ def settle(order: Order, policy: Policy, role: str) -> Order:
         raise InvalidArgument(f"invalid key: {order.key[:MAX_KEY]!r} (at most {MAX_KEY} printable characters)")
     validate_labels(order.labels)
     validate_again(order)
+    if order.separate_streams and order.terminal is not None:
+        raise InvalidArgument("invalid separateStreams: a terminal has one stream for both stdout and stderr")
     ceiling = policy.role_ceilings.get(role, policy.ceiling)
     limits = resolve_limits(order.limits, policy.default, ceiling)
     delay = order.retry_delay_ms or RETRY_DELAY_MS if order.retries else 0

@@ -188,6 +188,7 @@ def rerun(
             labels=old.labels,
             retries=old.retries,
             retry_delay=old.retry_delay_ms / 1000,
+            separate_streams=old.separate_streams,
         )
         if follow:
             await waiting.follow(job)

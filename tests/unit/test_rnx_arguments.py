@@ -188,7 +188,7 @@ def limits(**asked: Any) -> dict[str, Any]:
     numbers = ("max_cpu", "max_memory", "max_iobps", "max_processes", "max_open_files", "max_disk", "priority")
     texts = ("cpu_cores", "key", "name", "workdir")
     others = {"run_timeout": 0, "environment": {}, "secret_environment": {}, "uploads": []}
-    others |= {"stdin": False, "terminal": None}
+    others |= {"stdin": False, "terminal": None, "separate_streams": False}
     later = {"labels": {}, "schedule": "", "retries": 0, "retry_delay": 0}
     return {**dict.fromkeys(numbers, 0), **dict.fromkeys(texts, ""), **others, **later, **asked}
 
@@ -227,6 +227,7 @@ def limits(**asked: Any) -> dict[str, Any]:
         ),
         (["--schedule=@daily", "--jitter=30s", "cmd"], ("cmd",), {"schedule": Schedule("@daily", jitter_ms=30_000)}),
         (["--retries=1", "--retry-delay=250ms", "cmd"], ("cmd",), {"retries": 1, "retry_delay": 0.25}),
+        (["--separate", "cmd"], ("cmd",), {"separate_streams": True}),
         ([""], ("",), {}),
     ],
 )

@@ -353,6 +353,7 @@ class Job:
         since: datetime | timedelta | None = None,
         until: datetime | timedelta | None = None,
         grep: str = "",
+        stream: str = "",
     ) -> AsyncGenerator[bytes]:
         """Its output, or part of it; see Client.logs."""
         return self.client.logs(
@@ -365,4 +366,5 @@ class Job:
             since=since,
             until=until,
             grep=grep,
+            stream=stream,
         )

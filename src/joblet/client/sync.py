@@ -113,6 +113,7 @@ class Job:
         since: datetime | timedelta | None = None,
         until: datetime | timedelta | None = None,
         grep: str = "",
+        stream: str = "",
     ) -> Generator[bytes]:
         """Its output; see Client.logs."""
         return self.client.logs(
@@ -125,6 +126,7 @@ class Job:
             since=since,
             until=until,
             grep=grep,
+            stream=stream,
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 from grpclib.server import Stream
 
 from joblet.clock import rfc3339
-from joblet.errors import InvalidArgument, JobletError, LogMissing, UploadNotFound
+from joblet.errors import InvalidArgument, JobletError, LogMissing, StreamsMerged, UploadNotFound
 from joblet.executor.base import Executor
 from joblet.job import Job, State
 from joblet.job import Uploads as Uploaded
@@ -138,6 +138,8 @@ class JobletService(pb.JobletServiceBase):
     async def get_job_logs(self, message: pb.GetJobLogsReq) -> AsyncGenerator[pb.DataChunk]:
         view, pattern = view_of(message), await pattern_of(message)
         job = await self._runner.get(message.id)
+        if message.stream and not job.separate_streams:
+            raise StreamsMerged(job.id)
         live = None if message.no_follow or message.until is not None else self._runner.find(message.id)
         if live is not None:
             await self._hub.until(live.launched)
@@ -154,7 +156,9 @@ class JobletService(pb.JobletServiceBase):
                 start = end = message.offset
             end = end if message.until is not None else FARTHEST
             chunks = self._chunks(job.id, path, live, start, end)
-            messages = self._teller.told(chunks, path, start, timestamps=message.timestamps, pattern=pattern)
+            messages = self._teller.told(
+                chunks, path, start, timestamps=message.timestamps, pattern=pattern, stream=message.stream
+            )
         async with aclosing(messages):
             async for encoded in messages:
                 yield cast(pb.DataChunk, encoded)
