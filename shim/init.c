@@ -106,9 +106,11 @@ static void die_with_monitor(void)
 /* The signals that the loop at the end takes; a blocked signal reaches even process 1: pid_namespaces(7). */
 static void block_signals(sigset_t *set)
 {
+    static const int taken[] = {SIGCHLD, SIGTERM, SIGHUP,  SIGINT,  SIGQUIT,
+                                SIGABRT, SIGUSR1, SIGUSR2, SIGALRM, SIGWINCH};
     sigemptyset(set);
-    sigaddset(set, SIGTERM);
-    sigaddset(set, SIGCHLD);
+    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
+        sigaddset(set, taken[i]);
     if (sigprocmask(SIG_SETMASK, set, NULL) < 0)
         die(STAGE_PRIVILEGES, "sigprocmask");
 }
@@ -184,6 +186,8 @@ static void reap(pid_t command, struct sessions *sessions)
         }
 }
 
+/* What the monitor sends goes to the command's process group: a sender outside of the namespace has the number 0 here
+ * (pid_namespaces(7)). Of what the job itself sends to its process 1 only SIGTERM does, as to an init. */
 static _Noreturn void forward_and_reap(pid_t command, int signals)
 {
     static struct sessions sessions;
@@ -192,8 +196,8 @@ static _Noreturn void forward_and_reap(pid_t command, int signals)
     for (;;) {
         exec_wait(&sessions, signals);
         while (read(signals, &info, sizeof info) == sizeof info)
-            if (info.ssi_signo == SIGTERM)
-                kill(-command, SIGTERM);
+            if (info.ssi_signo == SIGTERM || (info.ssi_signo != SIGCHLD && info.ssi_pid == 0))
+                kill(-command, (int)info.ssi_signo);
         reap(command, &sessions);
     }
 }

@@ -17,6 +17,7 @@
 #include "init.h"
 #include "kernel.h"
 #include "namespaces.h"
+#include "stop.h"
 
 enum {
     PIPE_SIZE = 1 << 20,
@@ -186,6 +187,7 @@ void monitor_launch(struct monitor *monitor)
 struct watch {
     int64_t drained_at;  /* when the last output came */
     int64_t deadline;    /* when a graceful stop becomes a kill; 0: no stop */
+    struct stop stop;    /* the one under way */
     int reads;           /* in quick succession */
     int oom_looks;       /* left at the kernel's count of what it killed for want of memory */
     bool napping, dirty; /* letting output gather; buffer has memory to give back */
@@ -216,17 +218,32 @@ static void take_oom(struct monitor *monitor, struct watch *watch)
         watch->oom_looks = OOM_LOOKS;
 }
 
+/* What is under way already is not begun again: whoever finds the job again asks again, to be sure. */
+static void take_stop(struct monitor *monitor, struct watch *watch)
+{
+    struct stop stop = stop_read(FD_DIR, monitor->spec.grace_ms);
+    int64_t deadline = monotonic_ms() + stop.grace_ms;
+    bool stopping = monitor->outcome.stop;
+    if (stopping && (strcmp(monitor->outcome.stop, "kill") == 0 || stop_is_same(stop, watch->stop)))
+        return;
+    if (stop.grace_ms == 0) {
+        kill_job(monitor);
+        return;
+    }
+    watch->stop = stop;
+    watch->deadline = stopping && watch->deadline < deadline ? watch->deadline : deadline;
+    monitor->outcome.stop = "term";
+    kernel_pidfd_send_signal(monitor->pidfd, stop.signal);
+}
+
 static void take_signals(struct monitor *monitor, struct watch *watch)
 {
     struct signalfd_siginfo info;
     while (read(monitor->signals, &info, sizeof info) == sizeof info) {
-        if (info.ssi_signo == SIGUSR1) {
+        if (info.ssi_signo == SIGUSR1)
             kill_job(monitor);
-        } else if (!monitor->outcome.stop) {
-            monitor->outcome.stop = "term";
-            watch->deadline = monotonic_ms() + monitor->spec.grace_ms;
-            kernel_pidfd_send_signal(monitor->pidfd, SIGTERM);
-        }
+        else
+            take_stop(monitor, watch);
     }
 }
 

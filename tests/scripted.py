@@ -19,7 +19,7 @@ from joblet.admission import Admission
 from joblet.engine import Engine, WorkflowOrder
 from joblet.errors import HostUnable, NoRoom
 from joblet.executor.base import Exit, LaunchFailed, Lost
-from joblet.job import Job, Limits, State
+from joblet.job import Job, Limits, State, Stop
 from joblet.life import Live
 from joblet.logs import LogHub
 from joblet.order import Order, Policy
@@ -43,6 +43,7 @@ class Scripted:
         self.pid = 4711
         self.started_at = started_at or clock.now_ns()
         self.signalled = asyncio.Event()
+        self.stops: list[Stop] = []
         self._host = host
         self._job_id = job_id
         self._end: asyncio.Future[Exit | Lost] = asyncio.get_running_loop().create_future()
@@ -53,7 +54,8 @@ class Scripted:
     async def wait(self) -> Exit | Lost:
         return await asyncio.shield(self._end)
 
-    def stop(self) -> None:
+    async def stop(self, stop: Stop) -> None:
+        self.stops.append(stop)
         self.signalled.set()
         if self._host.obedient:
             self.end(signal=signal.SIGTERM, stopped=True)
@@ -93,10 +95,10 @@ class Plain:
             stopped=self._stopped,
         )
 
-    def stop(self) -> None:
+    async def stop(self, stop: Stop) -> None:
         if self._process.returncode is None:
             self._stopped = True
-            os.killpg(self.pid, signal.SIGTERM)
+            os.killpg(self.pid, stop.signal)
 
 
 async def everything(store: Store) -> list[Job]:

@@ -15,7 +15,7 @@ from joblet import clock
 from joblet.admission import Admission
 from joblet.errors import DiskUnusable, JobNotRunning, NoRoom, StoreFailed, TransitionRefused
 from joblet.executor.base import Executor, Exit, Input, LaunchFailed, Lost, Running
-from joblet.job import TIMEOUT, Ending, Job, Receipt, State, conclude, retry_delay
+from joblet.job import TIMEOUT, Ending, Job, Receipt, State, Stop, conclude, retry_delay
 from joblet.log import fields
 from joblet.logs import LogHub
 from joblet.store import Store
@@ -32,6 +32,8 @@ _RETRY_SECONDS = 1.0
 """until what the store refused is tried again"""
 _LATE_NS = 10_000_000_000
 """by which a scheduled job is late that says so"""
+
+_USUAL_STOP = Stop()
 
 Found = Running | Exit | Lost
 """what a job of an earlier server has come to"""
@@ -69,6 +71,8 @@ class Live:
         """why it was asked to stop; empty when it was not"""
         self.following: Job | None = None
         """its next attempt, made with its own end"""
+        self._stop = job.stop
+        self._stop_lock = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._stopping: asyncio.Task[None] | None = None
 
@@ -95,20 +99,22 @@ class Live:
             log.exception("job runner failed", extra=fields(jobId=self.job.id))
             await self._give_up()
 
-    async def request_stop(self, reason: str) -> None:
-        """Have it stopped, in whatever state it is. The reason is on disk before the first signal, if it can be."""
-        if self._was_asked():
-            return
-        try:
-            await self._around.store.request_stop(self.job.id, reason)
-        except StoreFailed as error:
-            # Should the server end before it can store the final state, its monitor still knows that it was stopped.
-            log.warning("stop cannot be stored", extra=fields(jobId=self.job.id, reason=reason, error=str(error)))
-        if self._was_asked():  # by another request, meanwhile
-            return
-        self.stop_reason = reason
-        if not self.withdraw() and self._running is not None:
-            self._running.stop()
+    async def request_stop(self, reason: str, stop: Stop = _USUAL_STOP) -> None:
+        """Have it stopped, in whatever state it is. The reason is on disk before the first signal, if it can be.
+
+        The first reason stays. Of a stop under way another one can shorten the grace, and send another signal.
+        """
+        async with self._stop_lock:
+            if self.stop_reason and stop == self._stop:
+                return
+            try:
+                await self._around.store.request_stop(self.job.id, reason, stop)
+            except StoreFailed as error:
+                # Should the server end before it can store the final state, its monitor knows that it was stopped.
+                log.warning("stop cannot be stored", extra=fields(jobId=self.job.id, reason=reason, error=str(error)))
+            self.stop_reason, self._stop = self.stop_reason or reason, stop
+            if not self.withdraw() and self._running is not None:
+                await self._running.stop(stop)
 
     async def open_input(self) -> Input:
         """A way into it. Raises JobNotRunning when it does not run, InputOver when its input is over, or OSError."""
@@ -167,7 +173,7 @@ class Live:
         """Its time has come: a turn in the queue, which has come already where there is a slot."""
         admission, job = self._around.admission, self.job
         turn = admission.enqueue(job.id, job.priority, reserved=False, counted=job.counted)
-        if self._was_asked():  # since it was called
+        if self.stop_reason:  # since it was called
             admission.withdraw(job.id)
         elif not turn.done():
             self.job = await self._store_firmly(State.PENDING)
@@ -230,7 +236,7 @@ class Live:
         self._running = running
         self.launched.set()
         if self.stop_reason:
-            running.stop()
+            await running.stop(self._stop)
         else:
             self._start_timer()
         return await running.wait()
@@ -342,9 +348,6 @@ class Live:
             else:
                 self.unstored.clear()
                 return done
-
-    def _was_asked(self) -> bool:
-        return bool(self.stop_reason)
 
 
 def shown(job: Job) -> str:

@@ -21,7 +21,7 @@ from joblet.errors import (
     WorkflowNotFound,
 )
 from joblet.executor.base import Executor, Lost
-from joblet.job import Job, State
+from joblet.job import Job, State, Stop
 from joblet.life import Found, Live, Surroundings, shown
 from joblet.log import fields
 from joblet.logs import LogHub
@@ -30,6 +30,8 @@ from joblet.recurrence import Recurrences
 from joblet.store import Store
 
 log = logging.getLogger(__name__)
+
+_USUAL_STOP = Stop()
 
 
 class Runner:
@@ -176,14 +178,14 @@ class Runner:
         """A waiting job's place in the queue, from 1."""
         return self._admission.place(job.id)
 
-    async def stop(self, job_id: str, reason: str) -> Job:
-        """End a job; returns when it has ended and nothing of it is left.
+    async def stop(self, job_id: str, reason: str, stop: Stop = _USUAL_STOP) -> Job:
+        """End a job; returns when it has ended and nothing of it is left. To ask again can hasten it.
 
         Raises JobNotFound, or JobNotRunning when it has ended otherwise, before this or meanwhile.
         """
         live = self.find(job_id)
         if live is not None:
-            await live.request_stop(reason)
+            await live.request_stop(reason, stop)
             await first_of(live.ended, live.unstored)
             if not live.ended.is_set():
                 raise StoreFailed(f"job {job_id} is being stopped, but its state cannot be stored now")

@@ -9,6 +9,7 @@ import typer
 
 from joblet.command_line import Command, one_line, write
 from rnx.columns import cut
+from rnx.jobs import SIGNALS
 from rnx.later import CATCH_UPS, OVERLAPS
 from rnx.render import JOB_FIELDS
 from rnx.render import command as command_line
@@ -75,6 +76,7 @@ _WORDS = {
     "sort": tuple(JOB_FIELDS),
     "overlap": OVERLAPS,
     "catch_up": CATCH_UPS,
+    "signal": SIGNALS,
 }
 """what parameters of these names may be"""
 

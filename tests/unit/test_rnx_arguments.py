@@ -92,8 +92,8 @@ class Asked:
         self.call = ("delete_all",)
         return 0, 0
 
-    async def stop(self, job_id: str) -> StopResult:
-        self.call = ("stop", job_id)
+    async def stop(self, job_id: str, signal: str, grace: float | None) -> StopResult:
+        self.call = (*(self.call or ("stop",)), job_id, *([signal, grace] if signal or grace is not None else []))
         return StopResult(job_id, "", "", 0)
 
     async def run_workflow(self, file: WorkflowFile, *, key: str, on_progress: OnProgress) -> Asked:
@@ -301,6 +301,9 @@ def test_how_long_log_tries_to_reconnect(arguments: list[str], patience: float) 
     [
         (["status", "1"], ("status", "1")),
         (["stop", "1"], ("stop", "1")),
+        (["stop", "1", "2", "1"], ("stop", "1", "2")),
+        (["stop", "--signal=INT", "--grace", "5s", "1"], ("stop", "1", "INT", 5.0)),
+        (["stop", "--grace=0s", "1"], ("stop", "1", "", 0.0)),
         (["list"], ("list", 0, "")),
         (["list", "--limit=5", "--before", "77"], ("list", 5, "77")),
         (["list", "--all"], ("list_all", "")),

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ from joblet.errors import (
     StoreFailed,
 )
 from joblet.executor.base import Exit, LaunchFailed, Lost
-from joblet.job import Job, Limits, Receipt, State
+from joblet.job import Job, Limits, Receipt, State, Stop
 from joblet.order import Order
 from joblet.runner import parse_id
 from joblet.store.secrets import KEY_FILE
@@ -160,6 +161,20 @@ async def test_the_reason_of_a_stop_is_stored_before_the_signal(site: Site) -> N
     assert (await site.stored(1)).stop_reason == "stopped by bob"
     job.end(signal=9, stopped=True)
     await stopping
+
+
+async def test_another_stop_is_passed_on_and_the_same_one_is_not(site: Site) -> None:
+    site.host.obedient = False
+    _, job = await site.running()
+    wishes = [Stop(signal.SIGINT, 60_000), Stop(signal.SIGINT, 60_000), Stop(), Stop(), Stop(signal.SIGTERM, 0)]
+    stopping = [asyncio.create_task(site.runner.stop("1", f"stopped by {n}", stop)) for n, stop in enumerate(wishes)]
+    while len(job.stops) < 3:
+        await asyncio.sleep(0)
+    assert job.stops == wishes[::2]
+    stored = await site.stored(1)
+    assert (stored.stop_reason, stored.stop) == ("stopped by 0", wishes[-1])
+    job.end(signal=9, stopped=True)
+    assert {each.reason for each in await asyncio.gather(*stopping)} == {"stopped by 0"}
 
 
 async def test_a_job_stopped_in_the_queue_ends_at_once_and_never_runs(make: Make) -> None:

@@ -229,12 +229,15 @@ class Client(WorkflowCalls, LogCalls, ExecCalls, FileCalls):
         answer = await self._call(self._jobs_stub.delete_all_jobs(pb.DeleteAllJobsReq()))
         return answer.deleted_count, answer.skipped_count
 
-    async def stop(self, job_id: str) -> StopResult:
-        """Stop a job: SIGTERM, then SIGKILL. Returns when it has ended, which takes as long as the server grants it.
+    async def stop(self, job_id: str, signal: str = "", grace: float | None = None) -> StopResult:
+        """Stop a job: SIGTERM, or a `signal` such as INT, then SIGKILL. Returns when it has ended.
 
-        Raises FailedPrecondition when it has ended before.
+        That can take `grace` seconds (0: it is killed at once), or else what the server grants. To ask once more
+        meanwhile, with less grace, hastens it. Raises FailedPrecondition when it has ended before.
         """
-        answer = await self._call(self._stub.stop_job(pb.StopJobReq(id=job_id)))
+        check_text("signal", signal)
+        grace_ms = None if grace is None else _milliseconds(grace, "grace")
+        answer = await self._call(self._stub.stop_job(pb.StopJobReq(id=job_id, signal=signal, grace_ms=grace_ms)))
         return StopResult(answer.id, answer.status, answer.end_time, answer.exit_code)
 
     def attach(
@@ -296,9 +299,9 @@ class Job:
         """How it has ended, then each attempt that follows it; see Client.attempts."""
         return self.client.attempts(self.id)
 
-    async def stop(self) -> StopResult:
+    async def stop(self, signal: str = "", grace: float | None = None) -> StopResult:
         """Stop it; see Client.stop."""
-        return await self.client.stop(self.id)
+        return await self.client.stop(self.id, signal, grace)
 
     def exec(
         self,

@@ -56,9 +56,9 @@ class Job:
         """How it has ended, then each attempt that follows it; see Client.attempts."""
         return self.client.attempts(self.id)
 
-    def stop(self) -> StopResult:
+    def stop(self, signal: str = "", grace: float | None = None) -> StopResult:
         """Stop it; see Client.stop."""
-        return self.client.stop(self.id)
+        return self.client.stop(self.id, signal, grace)
 
     def exec(
         self,

@@ -19,7 +19,7 @@ from joblet.life import Live
 from joblet.logs import LogHub
 from joblet.logs.file import FARTHEST
 from joblet.logs.hub import Chunk
-from joblet.order import Order
+from joblet.order import Order, stop_of
 from joblet.proto import joblet as pb
 from joblet.runner import Runner, parse_id
 from joblet.server.auth import Caller, caller
@@ -115,7 +115,8 @@ class JobletService(pb.JobletServiceBase):
         return self._status(await self._runner.get(message.id))
 
     async def stop_job(self, message: pb.StopJobReq) -> pb.StopJobRes:
-        job = await self._runner.stop(message.id, f"stopped by {caller.get().name}")
+        stop = stop_of(message.signal, message.grace_ms)
+        job = await self._runner.stop(message.id, f"stopped by {caller.get().name}", stop)
         return pb.StopJobRes(id=str(job.id), status=job.state, end_time=rfc3339(job.ended_at), exit_code=job.exit_code)
 
     async def set_job_timeout(self, message: pb.SetJobTimeoutReq) -> pb.GetJobStatusRes:

@@ -18,12 +18,13 @@ from joblet.command import Command
 from joblet.errors import HostUnable
 from joblet.executor.base import Exit, LaunchFailed, Lost
 from joblet.executor.local import disk, exec, files, host, monitor, prepare, ranges, reading, record, shim, spec
+from joblet.executor.local import stop as stops
 from joblet.executor.local.cgroup import Cgroups
 from joblet.executor.local.input import Feeder, open_feeder
 from joblet.executor.local.record import NO_DESCRIPTOR, BadRecord
 from joblet.executor.local.spawn import Process, Unfollowed
 from joblet.executor.local.spec import View
-from joblet.job import Job, Limits, State
+from joblet.job import Job, Limits, State, Stop
 from joblet.log import fields
 from joblet.uploads import Uploads
 
@@ -361,6 +362,8 @@ class Shim:
         self._directory = directory
         self._process = process
         self._base = base
+        self._grace_ms = 0
+        """of the stops so far; 0: there was none"""
 
     def elapsed(self) -> float:
         """Seconds since its command was exec'd."""
@@ -377,8 +380,18 @@ class Shim:
         """A way into the job, by its monitor's FIFO. Raises InputOver or OSError."""
         return await asyncio.to_thread(open_feeder, self._directory)
 
-    def stop(self) -> None:
-        """SIGTERM to the job, SIGKILL after the grace period: the monitor sees to both."""
+    async def stop(self, stop: Stop) -> None:
+        """The monitor sees to both signals."""
+        if stop.grace_ms == 0:
+            self._process.send_signal(signal.SIGUSR1)
+            return
+        grace_ms = round(self._executor._settings.grace * 1000) if stop.grace_ms is None else stop.grace_ms
+        # Two that come close together are one to the monitor, which must not take the longer grace for the only one.
+        self._grace_ms = min(grace_ms, self._grace_ms or grace_ms)
+        try:
+            await asyncio.to_thread(stops.write, self._directory, stop, self._grace_ms)
+        except OSError as error:  # it ends all the same, by what was said before
+            log.warning("stop cannot be told", extra=fields(jobId=self._directory.name, error=_text(error)))
         self._process.send_signal(signal.SIGTERM)
 
 
