@@ -17,7 +17,7 @@ from typing import Any
 from joblet import clock
 from joblet.admission import Admission
 from joblet.engine import Engine, WorkflowOrder
-from joblet.errors import HostUnable, NoRoom
+from joblet.errors import CannotPause, HostUnable, NoRoom
 from joblet.executor.base import Exit, LaunchFailed, Lost
 from joblet.job import Job, Limits, State, Stop
 from joblet.life import Live
@@ -60,6 +60,17 @@ class Scripted:
         if self._host.obedient:
             self.end(signal=signal.SIGTERM, stopped=True)
 
+    async def freeze(self) -> None:
+        if self._host.cannot_freeze:
+            raise CannotPause("a test")
+        self._host.frozen.add(self._job_id)
+
+    async def thaw(self) -> None:
+        self._host.frozen.discard(self._job_id)
+
+    async def is_frozen(self) -> bool:
+        return self._job_id in self._host.frozen
+
     def end(self, **outcome: Any) -> None:
         if not self._end.done():
             self._be(Exit(ended_at=clock.now_ns(), started_at=self.started_at, **outcome))
@@ -94,6 +105,15 @@ class Plain:
             signal=-status if status < 0 else None,
             stopped=self._stopped,
         )
+
+    async def freeze(self) -> None:
+        os.killpg(self.pid, signal.SIGSTOP)
+
+    async def thaw(self) -> None:
+        os.killpg(self.pid, signal.SIGCONT)
+
+    async def is_frozen(self) -> bool:
+        return False
 
     async def stop(self, stop: Stop) -> None:
         if self._process.returncode is None:
@@ -132,6 +152,8 @@ class Host:
     under_way: dict[int, Scripted] = field(default_factory=dict)
     ends: dict[int, Exit | Lost] = field(default_factory=dict)
     """of jobs that ended here, or could not be launched"""
+    frozen: set[int] = field(default_factory=set)
+    cannot_freeze: bool = False
     most_at_once: int = 0
     found: dict[int, Scripted | Exit | Lost | None] = field(default_factory=dict)
     slow_to_find: set[int] = field(default_factory=set)

@@ -250,6 +250,15 @@ class LogMissing(JobletError):
         super().__init__(f"the log of job {job_id} is missing on the server")
 
 
+class CannotPause(JobletError):
+    """The job cannot be kept from running now, or on this host."""
+
+    status = Status.FAILED_PRECONDITION
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"job cannot be paused: {why}")
+
+
 class StreamsMerged(JobletError):
     """The job's log does not tell stdout and stderr apart."""
 

@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 
 from joblet import clock
 from joblet.admission import Admission
-from joblet.errors import DiskUnusable, JobNotRunning, NoRoom, StoreFailed, TransitionRefused
+from joblet.errors import CannotPause, DiskUnusable, JobNotRunning, NoRoom, StoreFailed, TransitionRefused
 from joblet.executor.base import Executor, Exit, Input, LaunchFailed, Lost, Running
 from joblet.job import TIMEOUT, Ending, Job, Receipt, State, Stop, conclude, retry_delay
 from joblet.log import fields
 from joblet.logs import LogHub
+from joblet.pausing import Pause
 from joblet.store import Store
 from joblet.timetable import Timetable
 
@@ -72,7 +73,9 @@ class Live:
         self.following: Job | None = None
         """its next attempt, made with its own end"""
         self._stop = job.stop
-        self._stop_lock = asyncio.Lock()
+        self._pause = Pause(around.store, job.id, job.paused_by)
+        self._changing = asyncio.Lock()
+        """held while it is stopped, paused or resumed: one after the other"""
         self._timer: asyncio.TimerHandle | None = None
         self._stopping: asyncio.Task[None] | None = None
 
@@ -104,7 +107,7 @@ class Live:
 
         The first reason stays. Of a stop under way another one can shorten the grace, and send another signal.
         """
-        async with self._stop_lock:
+        async with self._changing:
             if self.stop_reason and stop == self._stop:
                 return
             try:
@@ -114,7 +117,27 @@ class Live:
                 log.warning("stop cannot be stored", extra=fields(jobId=self.job.id, reason=reason, error=str(error)))
             self.stop_reason, self._stop = self.stop_reason or reason, stop
             if not self.withdraw() and self._running is not None:
-                await self._running.stop(stop)
+                await self._signal_stop(self._running)
+
+    async def pause(self, who: str) -> None:
+        """Keep its processes from running. Once this returns, they stand still, and that is on disk.
+
+        A paused job stays as it is. Raises JobNotRunning, CannotPause or StoreFailed, and then it goes on.
+        """
+        async with self._changing:
+            if self._pause.by:
+                return
+            running = self._running_now()
+            if self.stop_reason:
+                raise CannotPause("it is being stopped")
+            await self._pause.begin(running, who)
+            self.job = replace(self.job, paused_by=who)
+
+    async def resume(self, who: str) -> None:
+        """Let a paused job go on; one that is not paused does. Raises JobNotRunning or StoreFailed."""
+        async with self._changing:
+            await self._pause.end(self._running_now(), who)
+            self.job = replace(self.job, paused_by="")
 
     async def open_input(self) -> Input:
         """A way into it. Raises JobNotRunning when it does not run, InputOver when its input is over, or OSError."""
@@ -196,6 +219,9 @@ class Live:
             if found is None:
                 await self._end(Ending(State.STOPPED, -1, self.stop_reason), clock.now_ns())
                 return
+        elif not isinstance(found, (Exit, Lost)):
+            async with self._changing:
+                await self._pause.settle(found)
         if not isinstance(found, (Exit, Lost)):
             found = await self._watch(found)
         await self._conclude(found)
@@ -236,10 +262,21 @@ class Live:
         self._running = running
         self.launched.set()
         if self.stop_reason:
-            await running.stop(self._stop)
+            await self._signal_stop(running)
         else:
             self._start_timer()
         return await running.wait()
+
+    def _running_now(self) -> Running:
+        if self._running is None or self.job.state is not State.RUNNING:
+            raise JobNotRunning(self.job.id, self.job.state)
+        return self._running
+
+    async def _signal_stop(self, running: Running) -> None:
+        """Signal it, and let it go on if it is paused: it has to, to end. In this order it does nothing else before."""
+        await running.stop(self._stop)
+        if self._pause.by:
+            await self._pause.undo(running)
 
     def _start_timer(self) -> None:
         self.drop_timer()
@@ -313,6 +350,7 @@ class Live:
                 reason=ending.reason,
                 receipt=receipt,
                 outputs=outputs,
+                paused_by="",
             )
         )
         level = logging.ERROR if job.state is State.FAILED else logging.INFO

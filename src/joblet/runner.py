@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 
 from joblet import clock, schedule
@@ -50,6 +50,7 @@ class Runner:
         self._scheduling = 0
         """scheduled jobs that are being accepted"""
         self._recurrences = Recurrences(self._around, self._runs_of, self._start)
+        self._pausing: set[asyncio.Task[None]] = set()
         self._host_error: HostUnable | None = None
         self.on_end: Callable[[Job], None] = lambda job: None
         """told of every job whose final state has been stored"""
@@ -194,6 +195,29 @@ class Runner:
             raise JobNotRunning(job.id, job.state)
         return job
 
+    async def pause(self, job_id: str, who: str) -> Job:
+        """Keep a running job's processes from running, until `resume`. Its timeout goes on.
+
+        Raises JobNotFound, JobNotRunning, CannotPause or StoreFailed.
+        """
+        return await self._change(job_id, lambda live: live.pause(who))
+
+    async def resume(self, job_id: str, who: str) -> Job:
+        """Let a paused job go on. Raises JobNotFound, JobNotRunning or StoreFailed."""
+        return await self._change(job_id, lambda live: live.resume(who))
+
+    async def _change(self, job_id: str, change: Callable[[Live], Coroutine[None, None, None]]) -> Job:
+        live = self.find(job_id)
+        if live is None:
+            job = await self.get(job_id)
+            raise JobNotRunning(job.id, job.state)
+        # What was begun is finished whether or not the client stays.
+        changing = asyncio.create_task(change(live))
+        self._pausing.add(changing)
+        changing.add_done_callback(self._pausing.discard)
+        await asyncio.shield(changing)
+        return await self.get(job_id)
+
     async def set_timeout(self, job_id: str, timeout_ms: int, who: str) -> Job:
         """Change how long a job may run, counted from its exec; it may be more than any job can ask for.
 
@@ -241,7 +265,7 @@ class Runner:
         """Stop following jobs; they go on, and the next server finds them again."""
         self._around.closing = True
         self._around.timetable.close()
-        await asyncio.gather(*self._accepting, return_exceptions=True)
+        await asyncio.gather(*self._accepting, *self._pausing, return_exceptions=True)
         tasks, live = list(self._tasks.values()), list(self._live.values())
         for job in live:
             job.drop_timer()

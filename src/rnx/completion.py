@@ -23,7 +23,7 @@ _NEWEST = 50
 """ids that are offered at most"""
 _WIDEST = 60
 """columns of what stands beside an id"""
-_ENDED = frozenset({"attach", "exec", "stop", "timeout", "wait"})
+_ENDED = frozenset({"attach", "exec", "stop", "pause", "resume", "timeout", "wait"})
 """commands for which ended jobs are of no use"""
 
 

@@ -107,6 +107,24 @@ def stop(
     with_client(ctx, call)
 
 
+def pause(ctx: typer.Context, job_ids: JobIds) -> None:
+    """Keep running jobs from running, until `rnx resume`. Their status stays RUNNING, and their timeouts go on."""
+
+    async def call(client: Client) -> None:
+        await _each(job_ids, client.pause, lambda job: render.paused("Job paused", job))
+
+    with_client(ctx, call)
+
+
+def resume(ctx: typer.Context, job_ids: JobIds) -> None:
+    """Let paused jobs go on."""
+
+    async def call(client: Client) -> None:
+        await _each(job_ids, client.resume, lambda job: render.paused("Job resumed", job))
+
+    with_client(ctx, call)
+
+
 async def _each(job_ids: Sequence[str], call: Callable[[str], Awaitable[T]], show: Callable[[T], str]) -> None:
     """Call for some jobs at the same time, and print in order. Raises typer.Exit when one could not be done."""
     from joblet.client import CallError
@@ -191,5 +209,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command(cls=ServerCommand)(status)
     app.command(cls=ServerCommand)(stop)
+    app.command(cls=ServerCommand)(pause)
+    app.command(cls=ServerCommand)(resume)
     app.command(cls=ServerCommand)(timeout)
     app.command(cls=ServerCommand)(delete)

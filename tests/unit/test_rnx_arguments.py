@@ -92,6 +92,13 @@ class Asked:
         self.call = ("delete_all",)
         return 0, 0
 
+    async def pause(self, job_id: str, verb: str = "pause") -> JobInfo:
+        self.call = (*(self.call or (verb,)), job_id)
+        return JOB
+
+    async def resume(self, job_id: str) -> JobInfo:
+        return await self.pause(job_id, "resume")
+
     async def stop(self, job_id: str, signal: str, grace: float | None) -> StopResult:
         self.call = (*(self.call or ("stop",)), job_id, *([signal, grace] if signal or grace is not None else []))
         return StopResult(job_id, "", "", 0)
@@ -304,6 +311,8 @@ def test_how_long_log_tries_to_reconnect(arguments: list[str], patience: float) 
         (["stop", "1", "2", "1"], ("stop", "1", "2")),
         (["stop", "--signal=INT", "--grace", "5s", "1"], ("stop", "1", "INT", 5.0)),
         (["stop", "--grace=0s", "1"], ("stop", "1", "", 0.0)),
+        (["pause", "1", "2"], ("pause", "1", "2")),
+        (["resume", "1", "2"], ("resume", "1", "2")),
         (["list"], ("list", 0, "")),
         (["list", "--limit=5", "--before", "77"], ("list", 5, "77")),
         (["list", "--all"], ("list_all", "")),

@@ -240,6 +240,19 @@ class Client(WorkflowCalls, LogCalls, ExecCalls, FileCalls):
         answer = await self._call(self._stub.stop_job(pb.StopJobReq(id=job_id, signal=signal, grace_ms=grace_ms)))
         return StopResult(answer.id, answer.status, answer.end_time, answer.exit_code)
 
+    async def pause(self, job_id: str) -> JobInfo:
+        """Keep all processes of a running job from running, until `resume`. It stays RUNNING, and its timeout goes on.
+
+        Returns when they stand still. Raises FailedPrecondition for one that does not run, or a host that cannot.
+        """
+        request = pb.PauseJobReq(id=job_id)
+        return info_of(await self._call(self._stub.pause_job(request, timeout=self.config.timeout)))
+
+    async def resume(self, job_id: str) -> JobInfo:
+        """Let a paused job go on; one that is not paused does. Raises FailedPrecondition for one that does not run."""
+        request = pb.ResumeJobReq(id=job_id)
+        return info_of(await self._call(self._stub.resume_job(request, timeout=self.config.timeout)))
+
     def attach(
         self,
         job_id: str,
@@ -302,6 +315,14 @@ class Job:
     async def stop(self, signal: str = "", grace: float | None = None) -> StopResult:
         """Stop it; see Client.stop."""
         return await self.client.stop(self.id, signal, grace)
+
+    async def pause(self) -> JobInfo:
+        """Keep it from running; see Client.pause."""
+        return await self.client.pause(self.id)
+
+    async def resume(self) -> JobInfo:
+        """Let it go on; see Client.resume."""
+        return await self.client.resume(self.id)
 
     def exec(
         self,

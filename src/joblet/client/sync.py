@@ -60,6 +60,14 @@ class Job:
         """Stop it; see Client.stop."""
         return self.client.stop(self.id, signal, grace)
 
+    def pause(self) -> JobInfo:
+        """Keep it from running; see Client.pause."""
+        return self.client.pause(self.id)
+
+    def resume(self) -> JobInfo:
+        """Let it go on; see Client.resume."""
+        return self.client.resume(self.id)
+
     def exec(
         self,
         command: str,
@@ -291,6 +299,8 @@ class Client(Blocking):
         return Session(self, session)
 
     log_chunks = streaming(_async.Client.log_chunks)
+    pause = blocking(_async.Client.pause)
+    resume = blocking(_async.Client.resume)
     tail = blocking(_async.Client.tail)
     read_files = streaming(_async.Client.read_files)
     download = blocking(_async.Client.download)

@@ -109,6 +109,18 @@ class Running(Protocol):
         The same once more does nothing; another one during a stop sends its signal too, and can shorten the grace.
         """
 
+    async def freeze(self) -> None:
+        """Keep its processes from running; returns when all stand still. Does nothing for one that has ended.
+
+        Raises CannotPause, and then some may stand still: thaw it.
+        """
+
+    async def thaw(self) -> None:
+        """Let its processes go on."""
+
+    async def is_frozen(self) -> bool:
+        """Whether its processes are kept from running, or about to be."""
+
 
 @dataclass(frozen=True, slots=True)
 class CommandEnd:

@@ -119,6 +119,12 @@ class JobletService(pb.JobletServiceBase):
         job = await self._runner.stop(message.id, f"stopped by {caller.get().name}", stop)
         return pb.StopJobRes(id=str(job.id), status=job.state, end_time=rfc3339(job.ended_at), exit_code=job.exit_code)
 
+    async def pause_job(self, message: pb.PauseJobReq) -> pb.GetJobStatusRes:
+        return self._status(await self._runner.pause(message.id, caller.get().name))
+
+    async def resume_job(self, message: pb.ResumeJobReq) -> pb.GetJobStatusRes:
+        return self._status(await self._runner.resume(message.id, caller.get().name))
+
     async def set_job_timeout(self, message: pb.SetJobTimeoutReq) -> pb.GetJobStatusRes:
         return self._status(await self._runner.set_timeout(message.id, message.timeout_ms, caller.get().name))
 
@@ -182,7 +188,7 @@ class JobletService(pb.JobletServiceBase):
             return f"waiting for a slot, place {self._runner.place(job)} in the queue"
         if job.state is State.SCHEDULED and job.queued:
             return f"waiting for the end of the other jobs of schedule {job.schedule_id}"
-        return job.reason
+        return f"paused by {job.paused_by}" if job.paused_by else job.reason
 
 
 def _is_missing(path: Path) -> bool:

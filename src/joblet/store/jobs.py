@@ -164,6 +164,12 @@ class Store:
         row = await self.database.execute(sql, (timeout_ms, job_id))
         return None if row is None else self._job_of(row)
 
+    async def set_paused(self, job_id: int, paused_by: str) -> Job | None:
+        """Record who has paused a running job, or by an empty name that it goes on; None when it does not run."""
+        sql = f"UPDATE jobs SET paused_by = ? WHERE id = ? AND state = 'RUNNING' RETURNING {ALL_COLUMNS}"
+        row = await self.database.execute(sql, (paused_by, job_id))
+        return None if row is None else self._job_of(row)
+
     async def set_disk_bytes(self, job_id: int, size: int) -> None:
         """Record what an ended job's directory takes of the disk."""
         await self.database.execute("UPDATE jobs SET disk_bytes = ? WHERE id = ?", (size, job_id))

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from joblet.errors import HostUnable
+from joblet.executor.local import freezer
 from joblet.executor.local.cgroup import MIB, PERIOD_US, names_below, quota_us, remove_emptied, remove_unused
 from joblet.executor.local.spec import Group
 from joblet.job import Limits
@@ -69,6 +70,18 @@ class CgroupV2:
                 raise HostUnable("cgroup setup failed: no cpuset controller")
             settings.append(("cpuset.cpus", limits.cpu_cores))
         return [Group(self._base / name, True, tuple(settings), _STATS, "cgroup.kill")]
+
+    def freeze(self, name: str) -> None:
+        freezer.freeze_v2(self._base / name)
+
+    def thaw(self, name: str) -> None:
+        freezer.thaw_v2(self._base / name)
+
+    def is_frozen(self, name: str) -> bool:
+        return freezer.is_frozen_v2(self._base / name)
+
+    def forget(self, name: str) -> None:
+        pass
 
     def clean(self, name: str) -> None:
         with contextlib.suppress(OSError):
