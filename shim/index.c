@@ -1,6 +1,6 @@
 #include "index.h"
 
-#include <stdbool.h>
+#include <errno.h>
 #include <sys/stat.h>
 
 #include "die.h"
@@ -19,22 +19,29 @@ void index_open(struct index *index, int dir)
         die(STAGE_LOG, "open index");
 }
 
-void index_mark(struct index *index, int log)
+bool index_mark(struct index *index, int log, enum stream stream)
 {
     struct stat what;
+    uint64_t bit = stream == STREAM_ERRORS ? MARK_ERRORS : 0;
+    bool needed = index->apart && (index->count == 0 || (index->last.offset & MARK_ERRORS) != bit);
     int64_t now = now_ns(), passed = now - index->last.at;
     /* A clock that was set back is believed. */
-    if ((index->count > 0 && passed >= 0 && passed < RESOLUTION_NS) || fstat(log, &what) < 0)
-        return;
-    struct mark mark = {.at = now, .offset = (uint64_t)what.st_size};
+    if (!needed && index->count > 0 && passed >= 0 && passed < RESOLUTION_NS)
+        return true;
+    if (fstat(log, &what) < 0)
+        return !needed;
+    uint64_t end = (uint64_t)what.st_size;
+    struct mark mark = {.at = now, .offset = end | bit};
     /* Nothing was written since: the log was full, or the disk. Offsets only grow. */
-    bool again = index->count > 0 && mark.offset == index->last.offset;
+    bool again = index->count > 0 && end == (index->last.offset & ~MARK_ERRORS);
     uint64_t place = (again ? index->count - 1 : index->count) * sizeof mark;
-    if (place + sizeof mark > FREE_SIZE + mark.offset)
-        return;
+    if (!needed && place + sizeof mark > FREE_SIZE + end)
+        return true;
     /* Not appended: a torn record is written over by the next one. */
+    errno = ENOSPC; /* what a short write means: write(2) */
     if (RETRY(pwrite(index->fd, &mark, sizeof mark, (off_t)place)) != sizeof mark)
-        return;
+        return !needed;
     index->count = place / sizeof mark + 1;
     index->last = mark;
+    return true;
 }

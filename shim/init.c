@@ -22,7 +22,7 @@
 #include "terminal.h"
 
 /* The init's only descriptors beside 0, 1 and 2: from IDMAPS on those that there are, and after them the disk. */
-enum { MONITOR = 3, OUTPUT = 4, INPUT = 5, EXEC = 6, IDMAPS = 7, KEPT_MAX = 4 + SPEC_WRITABLE_MAX + 2 };
+enum { MONITOR = 3, OUTPUT = 4, ERRORS = 5, INPUT = 6, EXEC = 7, IDMAPS = 8, KEPT_MAX = 5 + SPEC_WRITABLE_MAX + 2 };
 
 static void tell(const struct message *message)
 {
@@ -61,9 +61,9 @@ static void await_go(void)
 /* Everything else that the monitor had open, its lock above all, is closed before anything can go wrong here. */
 static void keep_only(const struct handed *handed)
 {
-    int kept[KEPT_MAX] = {handed->monitor, handed->output, handed->input, handed->exec};
-    size_t count = 4 + handed->idmaps;
-    memcpy(kept + 4, handed->idmap, handed->idmaps * sizeof *kept);
+    int kept[KEPT_MAX] = {handed->monitor, handed->output, handed->errors, handed->input, handed->exec};
+    size_t count = 5 + handed->idmaps;
+    memcpy(kept + 5, handed->idmap, handed->idmaps * sizeof *kept);
     if (handed->disk >= 0)
         kept[count++] = handed->disk;
     /* Out of the way first, or one would be overwritten before its turn. */
@@ -106,9 +106,11 @@ static void die_with_monitor(void)
 /* The signals that the loop at the end takes; a blocked signal reaches even process 1: pid_namespaces(7). */
 static void block_signals(sigset_t *set)
 {
+    static const int taken[] = {SIGCHLD, SIGTERM, SIGHUP,  SIGINT,  SIGQUIT,
+                                SIGABRT, SIGUSR1, SIGUSR2, SIGALRM, SIGWINCH};
     sigemptyset(set);
-    sigaddset(set, SIGTERM);
-    sigaddset(set, SIGCHLD);
+    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
+        sigaddset(set, taken[i]);
     if (sigprocmask(SIG_SETMASK, set, NULL) < 0)
         die(STAGE_PRIVILEGES, "sigprocmask");
 }
@@ -137,9 +139,10 @@ static int execute(void *context)
     int terminal = execution->terminal;
     int in = terminal >= 0 ? terminal : execution->spec->input ? INPUT : 0;
     int out = terminal >= 0 ? terminal : OUTPUT;
+    int err = terminal >= 0 ? terminal : ERRORS;
     if (terminal >= 0 && ioctl(terminal, TIOCSCTTY, 0) < 0)
         execution->error = errno;
-    else if (dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(out, 2) < 0)
+    else if (dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0)
         execution->error = errno;
     else
         execution->error = search_and_execute(&execution->spec->arg, &execution->spec->env);
@@ -159,8 +162,10 @@ static pid_t start_command(const struct spec *spec, int terminal)
     errno = execution.error;
     if (errno)
         die(STAGE_EXEC, "execve");
-    if (terminal < 0)
-        close(OUTPUT); /* or the monitor would never see its end */
+    if (terminal < 0) {
+        close(OUTPUT); /* or the monitor would never see their ends */
+        close(ERRORS);
+    }
     if (spec->input)
         close(INPUT); /* or it would never see that nobody reads it any more */
     tell(&(struct message){.kind = MESSAGE_STARTED, .at = at});
@@ -181,6 +186,8 @@ static void reap(pid_t command, struct sessions *sessions)
         }
 }
 
+/* What the monitor sends goes to the command's process group: a sender outside of the namespace has the number 0 here
+ * (pid_namespaces(7)). Of what the job itself sends to its process 1 only SIGTERM does, as to an init. */
 static _Noreturn void forward_and_reap(pid_t command, int signals)
 {
     static struct sessions sessions;
@@ -189,8 +196,8 @@ static _Noreturn void forward_and_reap(pid_t command, int signals)
     for (;;) {
         exec_wait(&sessions, signals);
         while (read(signals, &info, sizeof info) == sizeof info)
-            if (info.ssi_signo == SIGTERM)
-                kill(-command, SIGTERM);
+            if (info.ssi_signo == SIGTERM || (info.ssi_signo != SIGCHLD && info.ssi_pid == 0))
+                kill(-command, (int)info.ssi_signo);
         reap(command, &sessions);
     }
 }

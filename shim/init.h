@@ -24,7 +24,7 @@ struct message {
 /* The descriptors that the init has from the monitor. */
 struct handed {
     int monitor;                      /* the socket to it */
-    int output;                       /* the write end; -1: there is a terminal */
+    int output, errors;               /* the write ends of stdout and stderr, which may be of one pipe; -1: there is a terminal */
     int input;                        /* the read end of the command's stdin; -1: it has none, or a terminal */
     int exec;                         /* the socket on which other commands are asked for */
     int disk;                         /* the work directory's file system, not mounted yet; -1: it is none of its own */

@@ -28,6 +28,8 @@ static off_t size_of(const struct log *log)
 /* A line of ours is written whole or not at all, or it would be mistaken for output. */
 static bool write_notice(struct log *log, const char *notice, int length)
 {
+    if (!index_mark(&log->index, log->fd, STREAM_ERRORS))
+        return false;
     off_t before = size_of(log);
     long written = RETRY(write(log->fd, notice, (size_t)length));
     if (written > 0 && written < length && ftruncate(log->fd, before) < 0)
@@ -67,13 +69,15 @@ static void lose(struct log *log, int error, size_t length)
     log->lost += length;
 }
 
-void log_write(struct log *log, const char *bytes, size_t length)
+void log_write(struct log *log, enum stream stream, const char *bytes, size_t length)
 {
     uint64_t room = log->limit ? log->limit - log->kept : UINT64_MAX;
-    if (room > 0)
-        index_mark(&log->index, log->fd);
     if (log->gap && (room == 0 || !close_gap(log))) {
         lose(log, 0, length);
+        return;
+    }
+    if (room > 0 && !index_mark(&log->index, log->fd, stream)) {
+        lose(log, errno, length);
         return;
     }
     while (length > 0 && room > 0) {
@@ -95,12 +99,12 @@ void log_write(struct log *log, const char *bytes, size_t length)
 
 uint64_t log_finish(struct log *log)
 {
-    if (log->gap) {
-        index_mark(&log->index, log->fd);
+    if (log->gap)
         close_gap(log);
-    }
     uint64_t length = (uint64_t)size_of(log);
     if (length > 0)
         fdatasync(log->fd);
+    if (length > 0 && log->index.apart)
+        fdatasync(log->index.fd); /* without it nobody could tell what is whose */
     return length;
 }

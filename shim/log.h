@@ -19,8 +19,8 @@ struct log {
 
 /* Dies at STAGE_LOG. */
 void log_open(struct log *, int dir);
-/* Never fails: what cannot be written is counted. */
-void log_write(struct log *, const char *bytes, size_t length);
+/* Never fails: what cannot be written is counted. Lines of our own are of STREAM_ERRORS. */
+void log_write(struct log *, enum stream, const char *bytes, size_t length);
 /* Says what was lost and puts the log on the disk; its length. */
 uint64_t log_finish(struct log *);
 

@@ -33,7 +33,8 @@ static void check_lock(void)
 
 int main(int argc, char **argv)
 {
-    static struct monitor monitor = {.log.fd = -1, .signals = -1, .output = -1, .input = {.fifo = -1, .target = -1},
+    static struct monitor monitor = {.log.fd = -1, .signals = -1, .output = -1, .errors = -1,
+                                     .input = {.fifo = -1, .target = -1},
                                      .pidfd = -1,  .oom = -1,     .socket = -1, .work = -1};
 
     check_descriptors(argc);

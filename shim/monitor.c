@@ -17,6 +17,7 @@
 #include "init.h"
 #include "kernel.h"
 #include "namespaces.h"
+#include "stop.h"
 
 enum {
     PIPE_SIZE = 1 << 20,
@@ -49,6 +50,7 @@ void monitor_signals(struct monitor *monitor)
 void monitor_groups(struct monitor *monitor)
 {
     monitor->log.limit = monitor->spec.log_limit;
+    monitor->log.index.apart = monitor->spec.apart;
     groups_make(&monitor->groups, &monitor->spec);
     monitor->oom = groups_watch_oom(&monitor->groups);
 }
@@ -122,10 +124,12 @@ static void make_output(int ends[2])
 void monitor_launch(struct monitor *monitor)
 {
     const struct spec *spec = &monitor->spec;
-    int output[2] = {-1, -1}, sockets[2], input = -1;
+    int output[2] = {-1, -1}, errors[2] = {-1, -1}, sockets[2], input = -1;
     make_buffer(monitor);
     if (!spec->rows)
         make_output(output);
+    if (spec->apart)
+        make_output(errors);
     if (spec->rows || spec->input)
         input_open(&monitor->input, FD_DIR);
     if (spec->input)
@@ -136,7 +140,11 @@ void monitor_launch(struct monitor *monitor)
     if (fchdir(FD_DIR) < 0)
         die(STAGE_ROOTFS, "fchdir");
 
-    struct handed handed = {.monitor = sockets[1], .output = output[1], .input = input, .exec = exec_listen()};
+    struct handed handed = {.monitor = sockets[1],
+                            .output = output[1],
+                            .errors = spec->apart ? errors[1] : output[1],
+                            .input = input,
+                            .exec = exec_listen()};
     for (size_t i = 0; i < spec->rw.count; i++)
         handed.idmap[handed.idmaps++] = make_idmap(spec->rw.at[i], spec->uid_base, false);
     if (spec->shared)
@@ -153,9 +161,11 @@ void monitor_launch(struct monitor *monitor)
     close(handed.exec); /* or a server would wait for an init that is gone */
     close(sockets[1]);
     close(output[1]);
+    close(errors[1]);
     close(input);
     monitor->socket = sockets[0];
     monitor->output = output[0];
+    monitor->errors = errors[0];
 
     groups_enter(&monitor->groups, monitor->init);
     let_go_on(monitor);
@@ -178,6 +188,7 @@ void monitor_launch(struct monitor *monitor)
 struct watch {
     int64_t drained_at;  /* when the last output came */
     int64_t deadline;    /* when a graceful stop becomes a kill; 0: no stop */
+    struct stop stop;    /* the one under way */
     int reads;           /* in quick succession */
     int oom_looks;       /* left at the kernel's count of what it killed for want of memory */
     bool napping, dirty; /* letting output gather; buffer has memory to give back */
@@ -208,32 +219,47 @@ static void take_oom(struct monitor *monitor, struct watch *watch)
         watch->oom_looks = OOM_LOOKS;
 }
 
+/* What is under way already is not begun again: whoever finds the job again asks again, to be sure. */
+static void take_stop(struct monitor *monitor, struct watch *watch)
+{
+    struct stop stop = stop_read(FD_DIR, monitor->spec.grace_ms);
+    int64_t deadline = monotonic_ms() + stop.grace_ms;
+    bool stopping = monitor->outcome.stop;
+    if (stopping && (strcmp(monitor->outcome.stop, "kill") == 0 || stop_is_same(stop, watch->stop)))
+        return;
+    if (stop.grace_ms == 0) {
+        kill_job(monitor);
+        return;
+    }
+    watch->stop = stop;
+    watch->deadline = stopping && watch->deadline < deadline ? watch->deadline : deadline;
+    monitor->outcome.stop = "term";
+    kernel_pidfd_send_signal(monitor->pidfd, stop.signal);
+}
+
 static void take_signals(struct monitor *monitor, struct watch *watch)
 {
     struct signalfd_siginfo info;
     while (read(monitor->signals, &info, sizeof info) == sizeof info) {
-        if (info.ssi_signo == SIGUSR1) {
+        if (info.ssi_signo == SIGUSR1)
             kill_job(monitor);
-        } else if (!monitor->outcome.stop) {
-            monitor->outcome.stop = "term";
-            watch->deadline = monotonic_ms() + monitor->spec.grace_ms;
-            kernel_pidfd_send_signal(monitor->pidfd, SIGTERM);
-        }
+        else
+            take_stop(monitor, watch);
     }
 }
 
 /* One read into the log. Each costs two system calls and wakes the log's followers, so a program that writes line by
  * line is left alone for a moment each time, once it proves to go on; the first lines are not kept waiting. */
-static void drain(struct monitor *monitor, struct watch *watch)
+static void drain(struct monitor *monitor, struct watch *watch, int *pipe, enum stream stream)
 {
-    ssize_t length = read(monitor->output, monitor->buffer, BUFFER_SIZE);
+    ssize_t length = read(*pipe, monitor->buffer, BUFFER_SIZE);
     if (length == 0 || (length < 0 && errno == EIO)) { /* a terminal ends by the latter */
-        close(monitor->output);
-        monitor->output = -1;
+        close(*pipe);
+        *pipe = -1;
     }
     if (length <= 0)
         return;
-    log_write(&monitor->log, monitor->buffer, (size_t)length);
+    log_write(&monitor->log, stream, monitor->buffer, (size_t)length);
     int64_t now = monotonic_ms();
     watch->reads = now - watch->drained_at <= NAP_MS + 1 ? watch->reads + 1 : 0;
     watch->drained_at = now;
@@ -260,10 +286,11 @@ static bool is_grace_over(const struct monitor *monitor, const struct watch *wat
 void monitor_watch(struct monitor *monitor)
 {
     struct watch watch = {0};
-    enum { OUTPUT, INIT, SIGNALS, OOM, INPUT, TARGET, COUNT };
+    enum { OUTPUT, ERRORS, INIT, SIGNALS, OOM, INPUT, TARGET, COUNT };
     for (;;) {
         struct pollfd events[COUNT] = {
             [OUTPUT] = {.fd = watch.napping ? -1 : monitor->output, .events = POLLIN},
+            [ERRORS] = {.fd = watch.napping ? -1 : monitor->errors, .events = POLLIN},
             [INIT] = {.fd = monitor->pidfd, .events = POLLIN},
             [SIGNALS] = {.fd = monitor->signals, .events = POLLIN},
             [OOM] = {.fd = monitor->oom, .events = POLLIN},
@@ -289,7 +316,9 @@ void monitor_watch(struct monitor *monitor)
         if (events[INPUT].revents || events[TARGET].revents)
             input_pass_on(&monitor->input, events[TARGET].revents & POLLERR);
         if (events[OUTPUT].revents)
-            drain(monitor, &watch);
+            drain(monitor, &watch, &monitor->output, STREAM_OUTPUT);
+        if (events[ERRORS].revents)
+            drain(monitor, &watch, &monitor->errors, STREAM_ERRORS);
     }
 }
 
@@ -309,17 +338,17 @@ static void read_status(struct monitor *monitor)
 
 /* What was in the pipe when the job was over. Not until its end: a job can have passed the pipe on to a process outside,
  * which may write for ever. */
-static void drain_rest(struct monitor *monitor)
+static void drain_rest(struct monitor *monitor, int pipe, enum stream stream)
 {
     int left = TERMINAL_SIZE; /* it cannot be asked, but says when there is no more */
-    if (monitor->output < 0 || (!monitor->spec.rows && ioctl(monitor->output, FIONREAD, &left) < 0))
+    if (pipe < 0 || (!monitor->spec.rows && ioctl(pipe, FIONREAD, &left) < 0))
         return;
     while (left > 0) {
         size_t most = left < BUFFER_SIZE ? (size_t)left : BUFFER_SIZE;
-        ssize_t length = RETRY(read(monitor->output, monitor->buffer, most));
+        ssize_t length = RETRY(read(pipe, monitor->buffer, most));
         if (length <= 0)
             return;
-        log_write(&monitor->log, monitor->buffer, (size_t)length);
+        log_write(&monitor->log, stream, monitor->buffer, (size_t)length);
         left -= (int)length;
     }
 }
@@ -356,7 +385,8 @@ static void write_end(struct monitor *monitor)
 void monitor_conclude(struct monitor *monitor)
 {
     read_status(monitor);
-    drain_rest(monitor);
+    drain_rest(monitor, monitor->output, STREAM_OUTPUT);
+    drain_rest(monitor, monitor->errors, STREAM_ERRORS);
     take_outputs(monitor);
     write_end(monitor);
 }
@@ -379,7 +409,7 @@ void monitor_fail(const struct failure *failure, void *context)
     write_sentence(sentence, failure, outcome->subject);
     bool call = failure->stage > STAGE_SPEC && failure->stage < STAGE_EXEC;
     int length = snprintf(line, sizeof line, call ? "joblet: %s (%s)\n" : "joblet: %s\n", sentence, failure->call);
-    log_write(&monitor->log, line, (size_t)length);
+    log_write(&monitor->log, STREAM_ERRORS, line, (size_t)length);
     write_end(monitor);
     report_failed(FD_REPORT, failure, outcome->subject);
 }

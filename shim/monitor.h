@@ -20,6 +20,7 @@ struct monitor {
     struct log log;
     int signals;  /* signalfd */
     int output;   /* the read end of the job's output, -1 once it has ended */
+    int errors;   /* of its stderr, -1 when that goes the same way */
     char *buffer; /* between the two */
     struct input input;
     pid_t init;

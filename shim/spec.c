@@ -12,8 +12,8 @@
 
 enum { HOSTNAME_MAX = 64, ID_MAX = 20, PATH_BYTES_MAX = 4095 };
 
-enum key { VERSION, ID, HOSTNAME, UID_BASE, ID_COUNT, GRACE_MS, OPEN_FILES, TMP_BYTES, LOG_LIMIT, WORK, CWD, OUTPUTS, INPUT, TERMINAL, DISK, RO,
-           RW, SHARED, MASK, CGROUP2, CGROUP, SET, KILL, OOM, STAT, ENV, ARG, END, KEYS };
+enum key { VERSION, ID, HOSTNAME, UID_BASE, ID_COUNT, GRACE_MS, OPEN_FILES, TMP_BYTES, LOG_LIMIT, WORK, CWD, OUTPUTS, INPUT, TERMINAL, DISK,
+           APART, RO, RW, SHARED, MASK, CGROUP2, CGROUP, SET, KILL, OOM, STAT, ENV, ARG, END, KEYS };
 
 /* MANY keys may come any number of times, ONCE keys exactly once, MAYBE keys at most once. */
 static const struct {
@@ -27,9 +27,9 @@ static const struct {
     [LOG_LIMIT] = {"log_limit", MAYBE}, [WORK] = {"work", ONCE},
     [CWD] = {"cwd", MAYBE},          [OUTPUTS] = {"outputs", MAYBE},
     [INPUT] = {"input", MAYBE},      [TERMINAL] = {"terminal", MAYBE},
-    [DISK] = {"disk", MAYBE},        [RO] = {"ro", MANY},
-    [RW] = {"rw", MANY},             [SHARED] = {"shared", MAYBE},
-    [MASK] = {"mask", MANY},
+    [DISK] = {"disk", MAYBE},        [APART] = {"apart", MAYBE},
+    [RO] = {"ro", MANY},             [RW] = {"rw", MANY},
+    [SHARED] = {"shared", MAYBE},    [MASK] = {"mask", MANY},
     [CGROUP2] = {"cgroup2", MAYBE},  [CGROUP] = {"cgroup", MANY},
     [SET] = {"set", MANY},           [KILL] = {"kill", MAYBE},
     [OOM] = {"oom", MAYBE},          [STAT] = {"stat", MANY},
@@ -239,6 +239,9 @@ static bool read_entry(struct reader *reader, enum key key, char *value)
     case DISK:
         spec->disk = true;
         return !*value || refuse(reader, "disk has a value");
+    case APART:
+        spec->apart = true;
+        return !*value || refuse(reader, "apart has a value");
     case TMP_BYTES: /* size=0 is no limit at all: tmpfs(5) */
         fine = read_number(value, 1, INT64_MAX, &spec->tmp_bytes);
         break;

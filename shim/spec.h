@@ -41,6 +41,7 @@ struct spec {
     uint32_t rows, columns; /* of the command's terminal; 0: it has none */
     bool input;             /* the command's stdin is a pipe, not empty */
     bool disk;          /* the work directory is a file system in `disk`, not `work/` */
+    bool apart;         /* the log tells stdout and stderr apart */
     struct strings ro, rw, mask, env, arg;
     struct group group[SPEC_GROUPS_MAX];
     size_t groups;

@@ -17,9 +17,9 @@ from typing import Any
 from joblet import clock
 from joblet.admission import Admission
 from joblet.engine import Engine, WorkflowOrder
-from joblet.errors import HostUnable, NoRoom
+from joblet.errors import CannotPause, HostUnable, NoRoom
 from joblet.executor.base import Exit, LaunchFailed, Lost
-from joblet.job import Job, Limits, State
+from joblet.job import Job, Limits, State, Stop
 from joblet.life import Live
 from joblet.logs import LogHub
 from joblet.order import Order, Policy
@@ -43,6 +43,7 @@ class Scripted:
         self.pid = 4711
         self.started_at = started_at or clock.now_ns()
         self.signalled = asyncio.Event()
+        self.stops: list[Stop] = []
         self._host = host
         self._job_id = job_id
         self._end: asyncio.Future[Exit | Lost] = asyncio.get_running_loop().create_future()
@@ -53,10 +54,22 @@ class Scripted:
     async def wait(self) -> Exit | Lost:
         return await asyncio.shield(self._end)
 
-    def stop(self) -> None:
+    async def stop(self, stop: Stop) -> None:
+        self.stops.append(stop)
         self.signalled.set()
         if self._host.obedient:
             self.end(signal=signal.SIGTERM, stopped=True)
+
+    async def freeze(self) -> None:
+        if self._host.cannot_freeze:
+            raise CannotPause("a test")
+        self._host.frozen.add(self._job_id)
+
+    async def thaw(self) -> None:
+        self._host.frozen.discard(self._job_id)
+
+    async def is_frozen(self) -> bool:
+        return self._job_id in self._host.frozen
 
     def end(self, **outcome: Any) -> None:
         if not self._end.done():
@@ -93,10 +106,19 @@ class Plain:
             stopped=self._stopped,
         )
 
-    def stop(self) -> None:
+    async def freeze(self) -> None:
+        os.killpg(self.pid, signal.SIGSTOP)
+
+    async def thaw(self) -> None:
+        os.killpg(self.pid, signal.SIGCONT)
+
+    async def is_frozen(self) -> bool:
+        return False
+
+    async def stop(self, stop: Stop) -> None:
         if self._process.returncode is None:
             self._stopped = True
-            os.killpg(self.pid, signal.SIGTERM)
+            os.killpg(self.pid, stop.signal)
 
 
 async def everything(store: Store) -> list[Job]:
@@ -130,6 +152,8 @@ class Host:
     under_way: dict[int, Scripted] = field(default_factory=dict)
     ends: dict[int, Exit | Lost] = field(default_factory=dict)
     """of jobs that ended here, or could not be launched"""
+    frozen: set[int] = field(default_factory=set)
+    cannot_freeze: bool = False
     most_at_once: int = 0
     found: dict[int, Scripted | Exit | Lost | None] = field(default_factory=dict)
     slow_to_find: set[int] = field(default_factory=set)

@@ -250,6 +250,27 @@ class LogMissing(JobletError):
         super().__init__(f"the log of job {job_id} is missing on the server")
 
 
+class CannotPause(JobletError):
+    """The job cannot be kept from running now, or on this host."""
+
+    status = Status.FAILED_PRECONDITION
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"job cannot be paused: {why}")
+
+
+class StreamsMerged(JobletError):
+    """The job's log does not tell stdout and stderr apart."""
+
+    status = Status.FAILED_PRECONDITION
+
+    def __init__(self, job_id: int) -> None:
+        super().__init__(
+            f"the log of job {job_id} has stdout and stderr merged: only a job that was run with separateStreams "
+            "(rnx run --separate) keeps them apart"
+        )
+
+
 class NoRoom(JobletError):
     """The disk that jobs would be on is full. The code is the one that gRPC has for that."""
 

@@ -139,6 +139,16 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Stop:
+    """How a job is asked to stop."""
+
+    signal: int = signal.SIGTERM
+    """to begin with"""
+    grace_ms: int | None = None
+    """milliseconds until SIGKILL; 0 is at once, None the server's own"""
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One job as it is stored. Instants are nanoseconds since the epoch."""
 
@@ -159,6 +169,8 @@ class Job:
     reason: str = ""
     stop_reason: str = ""
     """why it was asked to stop; set before it is signalled"""
+    stop: Stop = Stop()
+    """how, by the last who asked"""
     receipt: Receipt | None = None
     """None until its command has ended"""
     timeout_ms: int = 0

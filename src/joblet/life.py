@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 
 from joblet import clock
 from joblet.admission import Admission
-from joblet.errors import DiskUnusable, JobNotRunning, NoRoom, StoreFailed, TransitionRefused
+from joblet.errors import CannotPause, DiskUnusable, JobNotRunning, NoRoom, StoreFailed, TransitionRefused
 from joblet.executor.base import Executor, Exit, Input, LaunchFailed, Lost, Running
-from joblet.job import TIMEOUT, Ending, Job, Receipt, State, conclude, retry_delay
+from joblet.job import TIMEOUT, Ending, Job, Receipt, State, Stop, conclude, retry_delay
 from joblet.log import fields
 from joblet.logs import LogHub
+from joblet.pausing import Pause
 from joblet.store import Store
 from joblet.timetable import Timetable
 
@@ -32,6 +33,8 @@ _RETRY_SECONDS = 1.0
 """until what the store refused is tried again"""
 _LATE_NS = 10_000_000_000
 """by which a scheduled job is late that says so"""
+
+_USUAL_STOP = Stop()
 
 Found = Running | Exit | Lost
 """what a job of an earlier server has come to"""
@@ -69,6 +72,10 @@ class Live:
         """why it was asked to stop; empty when it was not"""
         self.following: Job | None = None
         """its next attempt, made with its own end"""
+        self._stop = job.stop
+        self._pause = Pause(around.store, job.id, job.paused_by)
+        self._changing = asyncio.Lock()
+        """held while it is stopped, paused or resumed: one after the other"""
         self._timer: asyncio.TimerHandle | None = None
         self._stopping: asyncio.Task[None] | None = None
 
@@ -95,20 +102,42 @@ class Live:
             log.exception("job runner failed", extra=fields(jobId=self.job.id))
             await self._give_up()
 
-    async def request_stop(self, reason: str) -> None:
-        """Have it stopped, in whatever state it is. The reason is on disk before the first signal, if it can be."""
-        if self._was_asked():
-            return
-        try:
-            await self._around.store.request_stop(self.job.id, reason)
-        except StoreFailed as error:
-            # Should the server end before it can store the final state, its monitor still knows that it was stopped.
-            log.warning("stop cannot be stored", extra=fields(jobId=self.job.id, reason=reason, error=str(error)))
-        if self._was_asked():  # by another request, meanwhile
-            return
-        self.stop_reason = reason
-        if not self.withdraw() and self._running is not None:
-            self._running.stop()
+    async def request_stop(self, reason: str, stop: Stop = _USUAL_STOP) -> None:
+        """Have it stopped, in whatever state it is. The reason is on disk before the first signal, if it can be.
+
+        The first reason stays. Of a stop under way another one can shorten the grace, and send another signal.
+        """
+        async with self._changing:
+            if self.stop_reason and stop == self._stop:
+                return
+            try:
+                await self._around.store.request_stop(self.job.id, reason, stop)
+            except StoreFailed as error:
+                # Should the server end before it can store the final state, its monitor knows that it was stopped.
+                log.warning("stop cannot be stored", extra=fields(jobId=self.job.id, reason=reason, error=str(error)))
+            self.stop_reason, self._stop = self.stop_reason or reason, stop
+            if not self.withdraw() and self._running is not None:
+                await self._signal_stop(self._running)
+
+    async def pause(self, who: str) -> None:
+        """Keep its processes from running. Once this returns, they stand still, and that is on disk.
+
+        A paused job stays as it is. Raises JobNotRunning, CannotPause or StoreFailed, and then it goes on.
+        """
+        async with self._changing:
+            if self._pause.by:
+                return
+            running = self._running_now()
+            if self.stop_reason:
+                raise CannotPause("it is being stopped")
+            await self._pause.begin(running, who)
+            self.job = replace(self.job, paused_by=who)
+
+    async def resume(self, who: str) -> None:
+        """Let a paused job go on; one that is not paused does. Raises JobNotRunning or StoreFailed."""
+        async with self._changing:
+            await self._pause.end(self._running_now(), who)
+            self.job = replace(self.job, paused_by="")
 
     async def open_input(self) -> Input:
         """A way into it. Raises JobNotRunning when it does not run, InputOver when its input is over, or OSError."""
@@ -167,7 +196,7 @@ class Live:
         """Its time has come: a turn in the queue, which has come already where there is a slot."""
         admission, job = self._around.admission, self.job
         turn = admission.enqueue(job.id, job.priority, reserved=False, counted=job.counted)
-        if self._was_asked():  # since it was called
+        if self.stop_reason:  # since it was called
             admission.withdraw(job.id)
         elif not turn.done():
             self.job = await self._store_firmly(State.PENDING)
@@ -190,6 +219,9 @@ class Live:
             if found is None:
                 await self._end(Ending(State.STOPPED, -1, self.stop_reason), clock.now_ns())
                 return
+        elif not isinstance(found, (Exit, Lost)):
+            async with self._changing:
+                await self._pause.settle(found)
         if not isinstance(found, (Exit, Lost)):
             found = await self._watch(found)
         await self._conclude(found)
@@ -230,10 +262,21 @@ class Live:
         self._running = running
         self.launched.set()
         if self.stop_reason:
-            running.stop()
+            await self._signal_stop(running)
         else:
             self._start_timer()
         return await running.wait()
+
+    def _running_now(self) -> Running:
+        if self._running is None or self.job.state is not State.RUNNING:
+            raise JobNotRunning(self.job.id, self.job.state)
+        return self._running
+
+    async def _signal_stop(self, running: Running) -> None:
+        """Signal it, and let it go on if it is paused: it has to, to end. In this order it does nothing else before."""
+        await running.stop(self._stop)
+        if self._pause.by:
+            await self._pause.undo(running)
 
     def _start_timer(self) -> None:
         self.drop_timer()
@@ -307,6 +350,7 @@ class Live:
                 reason=ending.reason,
                 receipt=receipt,
                 outputs=outputs,
+                paused_by="",
             )
         )
         level = logging.ERROR if job.state is State.FAILED else logging.INFO
@@ -342,9 +386,6 @@ class Live:
             else:
                 self.unstored.clear()
                 return done
-
-    def _was_asked(self) -> bool:
-        return bool(self.stop_reason)
 
 
 def shown(job: Job) -> str:

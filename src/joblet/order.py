@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from joblet.clock import format_duration
 from joblet.errors import InvalidArgument
-from joblet.job import MAX_RETRY_DELAY_MS, Limits, Part, Schedule, Terminal, Uploads
+from joblet.job import MAX_RETRY_DELAY_MS, Limits, Part, Schedule, Stop, Terminal, Uploads
 
 DANGEROUS = frozenset(";&|`$(){}[]<>\n\0")
 """Characters refused in a command; arguments go to execve as they are."""
@@ -42,6 +43,10 @@ _LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9_./]{0,61}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 RESERVED = "JOBLET_"
 """begins the names of the variables that tell a job what it is"""
+
+
+STOP_SIGNALS = ("TERM", "INT", "HUP", "QUIT", "ABRT", "USR1", "USR2", "ALRM", "WINCH", "KILL")
+"""the signals that a job can be asked to end by"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,10 +244,32 @@ def settle(order: Order, policy: Policy, role: str) -> Order:
         raise InvalidArgument(f"invalid key: {order.key[:MAX_KEY]!r} (at most {MAX_KEY} printable characters)")
     validate_labels(order.labels)
     validate_again(order)
+    if order.separate_streams and order.terminal is not None:
+        raise InvalidArgument("invalid separateStreams: a terminal has one stream for both stdout and stderr")
     ceiling = policy.role_ceilings.get(role, policy.ceiling)
     limits = resolve_limits(order.limits, policy.default, ceiling)
     delay = order.retry_delay_ms or RETRY_DELAY_MS if order.retries else 0
     return replace(order, limits=limits, timeout_ms=order.timeout_ms or most, retry_delay_ms=delay)
+
+
+def stop_of(name: str, grace_ms: int | None) -> Stop:
+    """The stop that a client asks for: a signal by name (INT, SIGINT) or number, and the milliseconds until KILL.
+
+    Empty is TERM. Raise InvalidArgument for others.
+    """
+    if grace_ms is not None and not 0 <= grace_ms <= MAX_INT32:
+        raise InvalidArgument(f"invalid graceMs: {grace_ms} ms (allowed 0 to {MAX_INT32})")
+    numbers = {f"SIG{known}": signal.Signals[f"SIG{known}"] for known in STOP_SIGNALS}
+    text = name.upper() or "TERM"
+    if text.isascii() and text.isdecimal() and len(text) < 3:
+        number = next((each for each in numbers.values() if each == int(text)), None)
+    else:
+        number = numbers.get(text if text.startswith("SIG") else f"SIG{text}")
+    if number is None:
+        allowed = ", ".join(STOP_SIGNALS)
+        hint = "; to keep a job from running there is PauseJob" if text in ("STOP", "SIGSTOP", "19") else ""
+        raise InvalidArgument(f"invalid signal: {name[:MAX_NAME]!r} (allowed {allowed}, or their numbers{hint})")
+    return Stop(signal.SIGTERM, 0) if number is signal.SIGKILL else Stop(number, grace_ms)
 
 
 def resolve_limits(asked: Limits, default: Limits, ceiling: Limits) -> Limits:

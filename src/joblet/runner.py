@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 
 from joblet import clock, schedule
@@ -21,7 +21,7 @@ from joblet.errors import (
     WorkflowNotFound,
 )
 from joblet.executor.base import Executor, Lost
-from joblet.job import Job, State
+from joblet.job import Job, State, Stop
 from joblet.life import Found, Live, Surroundings, shown
 from joblet.log import fields
 from joblet.logs import LogHub
@@ -30,6 +30,8 @@ from joblet.recurrence import Recurrences
 from joblet.store import Store
 
 log = logging.getLogger(__name__)
+
+_USUAL_STOP = Stop()
 
 
 class Runner:
@@ -48,6 +50,7 @@ class Runner:
         self._scheduling = 0
         """scheduled jobs that are being accepted"""
         self._recurrences = Recurrences(self._around, self._runs_of, self._start)
+        self._pausing: set[asyncio.Task[None]] = set()
         self._host_error: HostUnable | None = None
         self.on_end: Callable[[Job], None] = lambda job: None
         """told of every job whose final state has been stored"""
@@ -181,14 +184,14 @@ class Runner:
         """A waiting job's place in the queue, from 1."""
         return self._admission.place(job.id)
 
-    async def stop(self, job_id: str, reason: str) -> Job:
-        """End a job; returns when it has ended and nothing of it is left.
+    async def stop(self, job_id: str, reason: str, stop: Stop = _USUAL_STOP) -> Job:
+        """End a job; returns when it has ended and nothing of it is left. To ask again can hasten it.
 
         Raises JobNotFound, or JobNotRunning when it has ended otherwise, before this or meanwhile.
         """
         live = self.find(job_id)
         if live is not None:
-            await live.request_stop(reason)
+            await live.request_stop(reason, stop)
             await first_of(live.ended, live.unstored)
             if not live.ended.is_set():
                 raise StoreFailed(f"job {job_id} is being stopped, but its state cannot be stored now")
@@ -196,6 +199,29 @@ class Runner:
         if live is None or job.state is not State.STOPPED:
             raise JobNotRunning(job.id, job.state)
         return job
+
+    async def pause(self, job_id: str, who: str) -> Job:
+        """Keep a running job's processes from running, until `resume`. Its timeout goes on.
+
+        Raises JobNotFound, JobNotRunning, CannotPause or StoreFailed.
+        """
+        return await self._change(job_id, lambda live: live.pause(who))
+
+    async def resume(self, job_id: str, who: str) -> Job:
+        """Let a paused job go on. Raises JobNotFound, JobNotRunning or StoreFailed."""
+        return await self._change(job_id, lambda live: live.resume(who))
+
+    async def _change(self, job_id: str, change: Callable[[Live], Coroutine[None, None, None]]) -> Job:
+        live = self.find(job_id)
+        if live is None:
+            job = await self.get(job_id)
+            raise JobNotRunning(job.id, job.state)
+        # What was begun is finished whether or not the client stays.
+        changing = asyncio.create_task(change(live))
+        self._pausing.add(changing)
+        changing.add_done_callback(self._pausing.discard)
+        await asyncio.shield(changing)
+        return await self.get(job_id)
 
     async def set_timeout(self, job_id: str, timeout_ms: int, who: str) -> Job:
         """Change how long a job may run, counted from its exec; it may be more than any job can ask for.
@@ -244,7 +270,7 @@ class Runner:
         """Stop following jobs; they go on, and the next server finds them again."""
         self._around.closing = True
         self._around.timetable.close()
-        await asyncio.gather(*self._accepting, return_exceptions=True)
+        await asyncio.gather(*self._accepting, *self._pausing, return_exceptions=True)
         tasks, live = list(self._tasks.values()), list(self._live.values())
         for job in live:
             job.drop_timer()

@@ -9,6 +9,7 @@ import typer
 
 from joblet.command_line import one_line, write
 from rnx.columns import cut
+from rnx.jobs import SIGNALS
 from rnx.later import CATCH_UPS, OVERLAPS
 from rnx.light import spare_pydantic
 from rnx.plain import PlainCommand
@@ -26,7 +27,7 @@ _NEWEST = 50
 """ids that are offered at most"""
 _WIDEST = 60
 """columns of what stands beside an id"""
-_ENDED = frozenset({"attach", "exec", "stop", "timeout", "top", "wait"})
+_ENDED = frozenset({"attach", "exec", "pause", "resume", "stop", "timeout", "top", "wait"})
 """commands for which ended jobs are of no use"""
 
 
@@ -80,6 +81,7 @@ _WORDS = {
     "overlap": OVERLAPS,
     "catch_up": CATCH_UPS,
     "order": tuple(Order),
+    "signal": SIGNALS,
 }
 """what parameters of these names may be"""
 

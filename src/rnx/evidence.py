@@ -64,6 +64,8 @@ def _of_status(job: JobInfo) -> Iterator[str]:
     elif job.status == "INITIALIZING":
         yield "Its isolation and its limits are being set up."
     elif job.status == "RUNNING":
+        if job.paused_by:
+            yield f"It stands still until somebody lets it go on: `rnx resume {job.id}`. Its timeout goes on."
         if job.timeout_ms:
             yield f"Its command may run for {format_duration(job.timeout_ms / 1000)}."
     elif job.status == "STOPPED":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -16,7 +18,12 @@ from rnx.template import Template
 if TYPE_CHECKING:
     from joblet.client import Client
 
+T = TypeVar("T")
+
+SIGNALS = ("TERM", "INT", "HUP", "QUIT", "ABRT", "USR1", "USR2", "ALRM", "WINCH", "KILL")
+"""what completion offers of them; the server has the say"""
 JobId = Annotated[str, typer.Argument(metavar="JOB-ID", show_default=False)]
+JobIds = Annotated[list[str], typer.Argument(metavar="JOB-ID", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON with the field names of the API.")]
 Format = Annotated[
     str,
@@ -74,13 +81,70 @@ def status(
     with_client(ctx, call)
 
 
-def stop(ctx: typer.Context, job_id: JobId) -> None:
-    """Stop a running job: SIGTERM, then SIGKILL."""
+def stop(
+    ctx: typer.Context,
+    job_ids: JobIds,
+    signal: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="The signal to begin with, such as INT (default: TERM).", show_default=False),
+    ] = "",
+    grace: Annotated[
+        float,
+        typer.Option(
+            parser=seconds,
+            metavar="DURATION",
+            help="How long it has until SIGKILL, such as 5s; 0s is at once (default: the server's cleanupTimeout).",
+            show_default=False,
+        ),
+    ] = -1.0,
+) -> None:
+    """Stop running jobs: SIGTERM, or another signal, then SIGKILL. Again with less --grace: hasten that."""
 
     async def call(client: Client) -> None:
-        write(render.stopped(await client.stop(job_id)))
+        wanted = None if grace < 0 else grace
+        await _each(job_ids, lambda job_id: client.stop(job_id, signal, wanted), render.stopped)
 
     with_client(ctx, call)
+
+
+def pause(ctx: typer.Context, job_ids: JobIds) -> None:
+    """Keep running jobs from running, until `rnx resume`. Their status stays RUNNING, and their timeouts go on."""
+
+    async def call(client: Client) -> None:
+        await _each(job_ids, client.pause, lambda job: render.paused("Job paused", job))
+
+    with_client(ctx, call)
+
+
+def resume(ctx: typer.Context, job_ids: JobIds) -> None:
+    """Let paused jobs go on."""
+
+    async def call(client: Client) -> None:
+        await _each(job_ids, client.resume, lambda job: render.paused("Job resumed", job))
+
+    with_client(ctx, call)
+
+
+async def _each(job_ids: Sequence[str], call: Callable[[str], Awaitable[T]], show: Callable[[T], str]) -> None:
+    """Call for some jobs at the same time, and print in order. Raises typer.Exit when one could not be done."""
+    from joblet.client import CallError
+
+    calls = [asyncio.ensure_future(call(job_id)) for job_id in dict.fromkeys(job_ids)]
+    failed = False
+    try:
+        for each in calls:
+            try:
+                text = show(await each)
+            except CallError as error:  # of this job; the next may do
+                complain(str(error))
+                failed = True
+            else:
+                write(text)
+    finally:
+        for each in calls:
+            each.cancel()
+    if failed:
+        raise typer.Exit(FAILURE)
 
 
 def timeout(
@@ -145,5 +209,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command(cls=ServerCommand)(status)
     app.command(cls=ServerCommand)(stop)
+    app.command(cls=ServerCommand)(pause)
+    app.command(cls=ServerCommand)(resume)
     app.command(cls=ServerCommand)(timeout)
     app.command(cls=ServerCommand)(delete)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 import typer
 
 from joblet.clock import parse_duration
+from joblet.command_line import Failure
 from rnx import render
 from rnx.jobs import JobId, seconds
-from rnx.output import Output
+from rnx.output import Output, write_streams
 from rnx.session import ServerCommand, with_client
 from rnx.stamps import Stamper
 
@@ -36,6 +37,7 @@ class _Part(TypedDict):
     since: datetime | timedelta | None
     until: datetime | timedelta | None
     grep: str
+    stream: str
 
 
 def when(text: str) -> datetime | timedelta:
@@ -103,14 +105,27 @@ def log(
     timestamps: Annotated[
         bool, typer.Option("--timestamps", "-t", help="Print in front of each line when it came.")
     ] = False,
+    only_stdout: Annotated[
+        bool, typer.Option("--stdout", help="Only what a job of `rnx run --separate` wrote to its stdout.")
+    ] = False,
+    only_stderr: Annotated[bool, typer.Option("--stderr", help="Only what it wrote to its stderr.")] = False,
+    separate: Annotated[
+        bool, typer.Option("--separate", help="Print its stdout to stdout and its stderr to stderr.")
+    ] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Print no header line, only what the job wrote.")] = False,
 ) -> None:
     """Stream job output in real time, or view historical logs. Ctrl-C ends the view, not the job.
 
     A restart of the server does not end it: it goes on where it was.
     """
+    if only_stdout + only_stderr + separate > 1:
+        ctx.fail("give one of --stdout, --stderr and --separate")
 
     async def call(client: Client) -> None:
-        await client.status(job_id)  # what cannot be followed gets an error, not a header
+        job = await client.status(job_id)  # what cannot be followed gets an error, not a header
+        stream = "stdout" if only_stdout else "stderr" if only_stderr else "both" if separate else ""
+        if stream and not job.separate_streams:
+            raise Failure(f"job {job_id} has stdout and stderr merged: they are kept apart by rnx run --separate only")
         part: _Part = {
             "follow": follow,
             "reconnect": True,
@@ -118,10 +133,15 @@ def log(
             "since": since,
             "until": until,
             "grep": grep,
+            "stream": stream,
         }
+        header = b"" if raw else render.log_header(job_id).encode()
+        if separate:
+            await write_streams(_both(client.log_chunks(job_id, **part), timestamps=timestamps), header)
+            return
         chunks = _stamped(client.log_chunks(job_id, **part)) if timestamps else client.logs(job_id, **part)
         async with Output(sys.stdout.fileno()) as output, aclosing(chunks):
-            await output.write(render.log_header(job_id).encode())
+            await output.write(header)
             async for chunk in chunks:
                 await output.write(chunk)
 
@@ -133,6 +153,16 @@ async def _stamped(source: AsyncGenerator[LogChunk]) -> AsyncGenerator[bytes]:
     async with aclosing(source) as chunks:
         async for chunk in chunks:
             yield stamper.feed(chunk.payload, chunk.times)
+
+
+async def _both(source: AsyncGenerator[LogChunk], *, timestamps: bool) -> AsyncGenerator[tuple[bool, bytes]]:
+    """Whether it is of stderr, and the bytes."""
+    stampers = {True: Stamper(), False: Stamper()}
+    async with aclosing(source) as chunks:
+        async for chunk in chunks:
+            errors = chunk.stream == "stderr"
+            payload = stampers[errors].feed(chunk.payload, chunk.times) if timestamps else chunk.payload
+            yield errors, payload
 
 
 def register(app: typer.Typer) -> None:

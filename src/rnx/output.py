@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from queue import SimpleQueue
 from typing import Self
 
@@ -79,3 +81,11 @@ class Output:
         self._error = error
         if self._task is not None:
             self._task.cancel()
+
+
+async def write_streams(source: AsyncGenerator[tuple[bool, bytes]], header: bytes = b"") -> None:
+    """Write a job's stdout to stdout, after the header, and its stderr (True) to stderr. Ends as Output does."""
+    async with aclosing(source) as pieces, Output(sys.stdout.fileno()) as stdout, Output(sys.stderr.fileno()) as stderr:
+        await stdout.write(header)
+        async for errors, payload in pieces:
+            await (stderr if errors else stdout).write(payload)

@@ -143,6 +143,7 @@ def _details(job: JobInfo) -> str:
         ("Key", job.key),
         ("Name", job.name),
         ("Workflow", job.workflow_id),
+        ("PausedBy", job.paused_by),
         ("WorkDir", job.workdir),
         *(("Environment", f"{name}={value}") for name, value in (job.environment | job.secret_environment).items()),
         *((f"Output {name}", value) for name, value in job.outputs.items()),
@@ -209,6 +210,12 @@ def stopped(result: StopResult) -> str:
         ("ExitCode", result.exit_code),
         ("EndTime", result.end_time),
     )
+
+
+def paused(title: str, job: JobInfo) -> str:
+    """What `rnx pause` and `rnx resume` print."""
+    fields = [("ID", job.id), ("Status", job.status), *([("PausedBy", job.paused_by)] if job.paused_by else [])]
+    return f"{title}:\n" + lines(*fields)
 
 
 def timeout_changed(job: JobInfo) -> str:

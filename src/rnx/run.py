@@ -127,6 +127,14 @@ def run(
             show_default=False,
         ),
     ] = 0,
+    separate: Annotated[
+        bool,
+        typer.Option(
+            "--separate",
+            help="Keep stdout and stderr apart, in an order that is only nearly kept: with --follow each is printed to"
+            " its own, and rnx log has --stdout and --stderr.",
+        ),
+    ] = False,
     job_key: Annotated[
         str,
         typer.Option(
@@ -209,6 +217,7 @@ def run(
                 schedule=when,
                 retries=retries,
                 retry_delay=retry_delay,
+                separate_streams=separate,
                 on_progress=bar.update,
             )
         if interactive or tty:

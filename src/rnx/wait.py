@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from joblet.command_line import one_line, write
-from rnx.output import Output
+from rnx.output import Output, write_streams
 from rnx.session import OWN_FAILURE, ServerCommand, with_client
 
 if TYPE_CHECKING:
@@ -59,30 +59,40 @@ async def wait_for(job: Job) -> None:
 async def follow(job: Job) -> None:
     """Write the output of a job that was just run, and nothing else, to stdout; its id and a bad end to stderr.
 
-    So too of the attempts that follow it. Raises typer.Exit with its exit status.
+    Of one with separate streams its stderr goes to stderr, too. So too of the attempts that follow it.
+
+    Raises typer.Exit with its exit status.
     """
     begins = f" is scheduled for {job.info.scheduled_time}" if job.info.status == "SCHEDULED" else " started"
     tell(one_line(f"Job {job.id}{begins}") + "\n")
     last = job.id
-    async with Output(sys.stdout.fileno()) as output:
-        while True:
-            with _goes_on(last):
-                ended = await _follow_one(job.client, last, output)
-            if ended.status != "COMPLETED":
-                tell(ending(ended))
-            if not ended.retried_by:
-                raise typer.Exit(exit_status(ended))
-            tell(next_attempt(ended))
-            last = ended.retried_by
+    while True:
+        with _goes_on(last):
+            ended = await _follow_one(job.client, last, separate=job.info.separate_streams)
+        if ended.status != "COMPLETED":
+            tell(ending(ended))
+        if not ended.retried_by:
+            raise typer.Exit(exit_status(ended))
+        tell(next_attempt(ended))
+        last = ended.retried_by
 
 
-async def _follow_one(client: Client, job_id: str, output: Output) -> JobInfo:
-    chunks = client.logs(job_id, reconnect=True)
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            await output.write(chunk)
+async def _follow_one(client: Client, job_id: str, *, separate: bool) -> JobInfo:
+    if separate:
+        await write_streams(_both(client, job_id))
+    else:
+        chunks = client.logs(job_id, reconnect=True)
+        async with Output(sys.stdout.fileno()) as output, aclosing(chunks):
+            async for chunk in chunks:
+                await output.write(chunk)
     async with aclosing(client.attempts(job_id)) as attempts:
         return await anext(attempts)
+
+
+async def _both(client: Client, job_id: str) -> AsyncGenerator[tuple[bool, bytes]]:
+    async with aclosing(client.log_chunks(job_id, reconnect=True, stream="both")) as chunks:
+        async for chunk in chunks:
+            yield chunk.stream == "stderr", chunk.payload
 
 
 def wait(

@@ -191,6 +191,7 @@ def rerun(
             retry_delay=old.retry_delay_ms / 1000,
             stdin=old.stdin,
             terminal=old.terminal,
+            separate_streams=old.separate_streams,
         )
         if follow and old.stdin:
             await attach.accompany(job, DEFAULT, stdin=True)

@@ -146,7 +146,13 @@ class Shim:
     @property
     def marks(self) -> list[tuple[int, int]]:
         """Times and offsets of the index."""
-        return list(struct.iter_unpack("=qQ", (self.directory / "index").read_bytes()))
+        return [(at, offset) for at, offset, _ in self.stream_marks]
+
+    @property
+    def stream_marks(self) -> list[tuple[int, int, bool]]:
+        """The same, and whether it is of stderr, or of the monitor."""
+        records = struct.iter_unpack("=qQ", (self.directory / "index").read_bytes())
+        return [(at, offset & ~(1 << 63), bool(offset >> 63)) for at, offset in records]
 
     def await_log(self, text: bytes) -> None:
         """Until the log holds the text: the job says so, the log grows; looking is cheap, missing it is not."""

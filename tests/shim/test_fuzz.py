@@ -75,6 +75,7 @@ def seeds() -> list[bytes]:
                 workdir=workdir,
                 stdin=bool(workdir or terminal),
                 terminal=terminal,
+                separate_streams=bool(workdir),
             ),
             uid_base=uid_base,
             id_count=65536,

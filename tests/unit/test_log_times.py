@@ -34,7 +34,8 @@ def write(folder: Path, index: list[Mark] | bytes, log: bytes = b"") -> Path:
     """A log and its index."""
     path = folder / "log"
     path.write_bytes(log)
-    content = index if isinstance(index, bytes) else b"".join(struct.pack("=qQ", *mark) for mark in index)
+    records = [] if isinstance(index, bytes) else [(mark.at, mark.offset | mark.errors << 63) for mark in index]
+    content = index if isinstance(index, bytes) else b"".join(struct.pack("=qQ", *record) for record in records)
     index_of(path).write_bytes(content)
     return path
 

@@ -92,8 +92,15 @@ class Asked:
         self.call = ("delete_all",)
         return 0, 0
 
-    async def stop(self, job_id: str) -> StopResult:
-        self.call = ("stop", job_id)
+    async def pause(self, job_id: str, verb: str = "pause") -> JobInfo:
+        self.call = (*(self.call or (verb,)), job_id)
+        return JOB
+
+    async def resume(self, job_id: str) -> JobInfo:
+        return await self.pause(job_id, "resume")
+
+    async def stop(self, job_id: str, signal: str, grace: float | None) -> StopResult:
+        self.call = (*(self.call or ("stop",)), job_id, *([signal, grace] if signal or grace is not None else []))
         return StopResult(job_id, "", "", 0)
 
     async def run_workflow(self, file: WorkflowFile, *, key: str, on_progress: OnProgress) -> Asked:
@@ -188,7 +195,7 @@ def limits(**asked: Any) -> dict[str, Any]:
     numbers = ("max_cpu", "max_memory", "max_iobps", "max_processes", "max_open_files", "max_disk", "priority")
     texts = ("cpu_cores", "key", "name", "workdir")
     others = {"run_timeout": 0, "environment": {}, "secret_environment": {}, "uploads": []}
-    others |= {"stdin": False, "terminal": None}
+    others |= {"stdin": False, "terminal": None, "separate_streams": False}
     later = {"labels": {}, "schedule": "", "retries": 0, "retry_delay": 0}
     return {**dict.fromkeys(numbers, 0), **dict.fromkeys(texts, ""), **others, **later, **asked}
 
@@ -227,6 +234,7 @@ def limits(**asked: Any) -> dict[str, Any]:
         ),
         (["--schedule=@daily", "--jitter=30s", "cmd"], ("cmd",), {"schedule": Schedule("@daily", jitter_ms=30_000)}),
         (["--retries=1", "--retry-delay=250ms", "cmd"], ("cmd",), {"retries": 1, "retry_delay": 0.25}),
+        (["--separate", "cmd"], ("cmd",), {"separate_streams": True}),
         ([""], ("",), {}),
     ],
 )
@@ -300,6 +308,11 @@ def test_how_long_log_tries_to_reconnect(arguments: list[str], patience: float) 
     [
         (["status", "1"], ("status", "1")),
         (["stop", "1"], ("stop", "1")),
+        (["stop", "1", "2", "1"], ("stop", "1", "2")),
+        (["stop", "--signal=INT", "--grace", "5s", "1"], ("stop", "1", "INT", 5.0)),
+        (["stop", "--grace=0s", "1"], ("stop", "1", "", 0.0)),
+        (["pause", "1", "2"], ("pause", "1", "2")),
+        (["resume", "1", "2"], ("resume", "1", "2")),
         (["list"], ("list", 0, "")),
         (["list", "--limit=5", "--before", "77"], ("list", 5, "77")),
         (["list", "--all"], ("list_all", "")),

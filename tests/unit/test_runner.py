@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from scripted import MEMORY, PATIENCE, Scripted, Site, everything
 
 from joblet import clock, life
 from joblet.errors import (
+    CannotPause,
     HostUnable,
     InvalidArgument,
     JobNotFound,
@@ -25,7 +27,7 @@ from joblet.errors import (
     StoreFailed,
 )
 from joblet.executor.base import Exit, LaunchFailed, Lost
-from joblet.job import Job, Limits, Receipt, State
+from joblet.job import Job, Limits, Receipt, State, Stop
 from joblet.order import Order
 from joblet.runner import parse_id
 from joblet.store.secrets import KEY_FILE
@@ -160,6 +162,73 @@ async def test_the_reason_of_a_stop_is_stored_before_the_signal(site: Site) -> N
     assert (await site.stored(1)).stop_reason == "stopped by bob"
     job.end(signal=9, stopped=True)
     await stopping
+
+
+async def test_another_stop_is_passed_on_and_the_same_one_is_not(site: Site) -> None:
+    site.host.obedient = False
+    _, job = await site.running()
+    wishes = [Stop(signal.SIGINT, 60_000), Stop(signal.SIGINT, 60_000), Stop(), Stop(), Stop(signal.SIGTERM, 0)]
+    stopping = [asyncio.create_task(site.runner.stop("1", f"stopped by {n}", stop)) for n, stop in enumerate(wishes)]
+    while len(job.stops) < 3:
+        await asyncio.sleep(0)
+    assert job.stops == wishes[::2]
+    stored = await site.stored(1)
+    assert (stored.stop_reason, stored.stop) == ("stopped by 0", wishes[-1])
+    job.end(signal=9, stopped=True)
+    assert {each.reason for each in await asyncio.gather(*stopping)} == {"stopped by 0"}
+
+
+async def test_a_job_that_cannot_be_paused_goes_on_and_is_not_said_to_be(site: Site) -> None:
+    await site.running()
+    site.host.cannot_freeze = True
+    with pytest.raises(CannotPause, match=r"^job cannot be paused: a test$"):
+        await site.runner.pause("1", "bob")
+    assert (await site.stored(1)).paused_by == ""
+    with site.disk_full(), pytest.raises(StoreFailed):
+        await site.runner.pause("1", "bob")
+    assert site.host.frozen == set()
+
+
+async def test_a_pause_is_finished_although_its_client_has_gone(site: Site) -> None:
+    await site.running()
+    pausing = asyncio.create_task(site.runner.pause("1", "bob"))
+    await asyncio.sleep(0)
+    pausing.cancel()
+    while not site.host.frozen:
+        await asyncio.sleep(0)
+    assert (await site.stored(1)).paused_by == "bob"
+    assert (await site.runner.pause("1", "alice")).paused_by == "bob"
+
+
+async def test_a_job_that_is_being_stopped_cannot_be_paused(site: Site) -> None:
+    site.host.obedient = False
+    live, job = await site.running()
+    await site.runner.pause("1", "bob")
+    stopping = asyncio.create_task(site.runner.stop("1", "stopped by bob"))
+    await job.signalled.wait()
+    with pytest.raises(CannotPause, match="it is being stopped"):
+        await site.runner.pause("1", "bob")
+    assert site.host.frozen == set()
+    job.end(signal=15, stopped=True)
+    assert ((await stopping).paused_by, live.job.paused_by) == ("", "")
+
+
+async def test_a_stop_lets_a_paused_job_go_on_although_nothing_can_be_stored(site: Site) -> None:
+    live, _ = await site.running()
+    await site.runner.pause("1", "bob")
+    with site.disk_full(), pytest.raises(StoreFailed):
+        await site.runner.stop("1", "stopped by bob")
+    assert site.host.frozen == set()
+    assert await site.ended(live) == (State.STOPPED, -1, "stopped by bob")
+
+
+async def test_a_job_that_does_not_run_yet_can_be_neither_paused_nor_resumed(make: Make) -> None:
+    site = make(slots=1)
+    await site.running()
+    await site.submit()
+    for call in (site.runner.pause, site.runner.resume):
+        with pytest.raises(JobNotRunning, match=r"^job is not running: 2 \(current status: PENDING\)$"):
+            await call("2", "bob")
 
 
 async def test_a_job_stopped_in_the_queue_ends_at_once_and_never_runs(make: Make) -> None:

@@ -23,6 +23,7 @@ KEYS = SINGLE | {
     "input",
     "terminal",
     "disk",
+    "apart",
     "ro",
     "rw",
     "shared",
@@ -124,6 +125,9 @@ def test_what_is_encoded_is_decoded(argv: list[str], groups: list[Group], view: 
     pairs = encoded(a_job(argv, disk=disk), groups=groups, view=view)
     assert pairs[0] == ("version", b"4")
     assert values(pairs, "disk") == ([b""] if disk else [])
+    assert values(pairs, "apart") == []
+    apart = encoded(a_job(argv, disk=disk, separate_streams=True), groups=groups, view=view)
+    assert [pair for pair in apart if pair not in pairs] == [("apart", b"")]
     assert values(pairs, "rw") == [str(path).encode() for path in view.writable]
     assert values(pairs, "shared") == values(pairs, "cwd") == []
     assert values(pairs, "outputs") == [b".joblet-output"]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from joblet.errors import StoreDamaged, StoreFailed, TransitionRefused
-from joblet.job import TRANSITIONS, Job, Limits, State
+from joblet.job import TRANSITIONS, Job, Limits, State, Stop
 from joblet.order import Order
 from joblet.store import Store
 from joblet.store.schema import newest_schema
@@ -169,10 +169,10 @@ def test_any_text_is_given_back_as_it_was(tmp_path: Path, command: str, args: li
 async def test_the_first_stop_reason_stays(store: Store) -> None:
     await create(store)
     await store.request_stop(1, "stopped by alice")
-    await store.request_stop(1, "timeout after 1h")
+    await store.request_stop(1, "timeout after 1h", Stop(2, 500))
     job = await store.get(1)
     assert job is not None
-    assert job.stop_reason == "stopped by alice"
+    assert (job.stop_reason, job.stop) == ("stopped by alice", Stop(2, 500))
 
 
 async def test_unfinished_jobs_are_those_in_no_final_state(store: Store) -> None:

@@ -23,10 +23,16 @@ class LogChunk:
 
     payload: bytes
     offset: int
-    """of its first byte in the log; with `grep` what follows can be lines from further on"""
+    """of its first byte in the log; with `grep` or of one stream what follows can be from further on"""
     times: tuple[tuple[int, int], ...]
     """places in the payload, rising, with when the bytes from there on came: nanoseconds since the epoch, to the
     millisecond. Of bytes before the first place no time is known"""
+    stream: str = ""
+    """`stdout` or `stderr`, where one or both were asked for"""
+
+
+_STREAMS = {"": pb.Stream.MERGED, "stdout": pb.Stream.STDOUT, "stderr": pb.Stream.STDERR, "both": pb.Stream.BOTH}
+_STREAM_NAMES = {pb.Stream.STDOUT: "stdout", pb.Stream.STDERR: "stderr"}
 
 
 class LogCalls(Calls):
@@ -44,8 +50,12 @@ class LogCalls(Calls):
         since: datetime | timedelta | None = None,
         until: datetime | timedelta | None = None,
         grep: str = "",
+        stream: str = "",
     ) -> AsyncGenerator[bytes]:
         """The job's output (stdout and stderr merged) from byte `offset`, in order and complete.
+
+        Of a job with `separate_streams` `stream` gives `stdout` or `stderr` alone; tails, times and `grep` are then of
+        that one, offsets those of the log in any case. Raises FailedPrecondition for a job without.
 
         `tail` is how many last lines to begin with, `tail_bytes` how many last bytes. `since` and `until` are an
         instant or how long ago, by the server's clock: what came then or later, and what came before. Of `offset`, the
@@ -60,7 +70,9 @@ class LogCalls(Calls):
 
         Raises InvalidArgument for a time without a zone or a negative number.
         """
-        request = _request(job_id, follow, offset, tail, tail_bytes, since, until, grep)
+        if stream == "both":
+            raise InvalidArgument('invalid stream: "both" is for log_chunks, which tells them apart')
+        request = _request(job_id, follow, offset, tail, tail_bytes, since, until, grep, stream)
         async with aclosing(self._log_stream(request, reconnect)) as chunks:
             async for chunk in chunks:
                 yield chunk.payload
@@ -77,19 +89,27 @@ class LogCalls(Calls):
         since: datetime | timedelta | None = None,
         until: datetime | timedelta | None = None,
         grep: str = "",
+        stream: str = "",
     ) -> AsyncGenerator[LogChunk]:
-        """As `logs`, with the time at which each byte came."""
-        request = _request(job_id, follow, offset, tail, tail_bytes, since, until, grep)
+        """As `logs`, with the time at which each byte came.
+
+        `stream` may be `both` too, which gives each chunk with its own; lines are then those of the log, to which both
+        may have written.
+        """
+        request = _request(job_id, follow, offset, tail, tail_bytes, since, until, grep, stream)
         request.timestamps = True
         async with aclosing(self._log_stream(request, reconnect)) as chunks:
             async for chunk in chunks:
-                yield LogChunk(chunk.payload, chunk.offset or 0, tuple(zip(chunk.starts, chunk.times, strict=False)))
+                times = tuple(zip(chunk.starts, chunk.times, strict=False))
+                yield LogChunk(chunk.payload, chunk.offset or 0, times, _STREAM_NAMES.get(chunk.stream, ""))
 
     async def _log_stream(self, request: pb.GetJobLogsReq, reconnect: bool) -> AsyncGenerator[pb.DataChunk]:
         """The chunks that have a payload, each once. Where the first begins, a second call goes on."""
         patience = Patience(self.config.patience if reconnect else 0)
         lost = False
+        grouped = request.stream == pb.Stream.BOTH and bool(request.grep)
         while True:
+            group: list[pb.DataChunk] = []
             try:
                 if lost:  # a job that is silent does not show whether the server is there again, and still has it
                     await self._call(self._stub.get_job_status(pb.GetJobStatusReq(id=request.id)))
@@ -97,10 +117,18 @@ class LogCalls(Calls):
                 async with aclosing(self._log_messages(request)) as chunks:
                     async for chunk in chunks:
                         patience.renew()
+                        if grouped and chunk.payload:  # what came as one counts once its last is there
+                            group.append(chunk)
+                            if chunk.end is None:
+                                continue
                         begin = request.offset if chunk.offset is None else chunk.offset
                         request.offset = begin + len(chunk.payload) if chunk.end is None else chunk.end
                         request.tail_lines = request.tail_bytes = request.since = None
-                        if chunk.payload:
+                        if group:
+                            for part in group:
+                                yield part
+                            group = []
+                        elif chunk.payload:
                             yield chunk
             except JobletError as error:
                 await self._wait(patience, error)
@@ -112,6 +140,7 @@ class LogCalls(Calls):
         viewed = (
             request.timestamps
             or request.grep
+            or request.stream
             or (request.tail_lines, request.tail_bytes, request.since, request.until) != (None,) * 4
         )
         stub = self._stub
@@ -120,6 +149,8 @@ class LogCalls(Calls):
                 async for chunk in chunks:
                     if viewed and chunk.offset is None:
                         raise Unimplemented("the server is too old to send part of a log, or times")
+                    if request.stream and chunk.payload and not chunk.stream:
+                        raise Unimplemented("the server is too old to tell stdout and stderr apart")
                     yield chunk
 
 
@@ -132,7 +163,10 @@ def _request(
     since: datetime | timedelta | None,
     until: datetime | timedelta | None,
     grep: str,
+    stream: str,
 ) -> pb.GetJobLogsReq:
+    if stream not in _STREAMS:
+        raise InvalidArgument(f'invalid stream: "{stream}" (allowed stdout, stderr and, of log_chunks, both)')
     for name, value in (("tail", tail), ("tail_bytes", tail_bytes)):
         if value is not None and value not in _OFFSETS:
             raise InvalidArgument(f"invalid {name}: {value} (allowed 0 to {_OFFSETS[-1]})")
@@ -146,6 +180,7 @@ def _request(
         since=_instant("since", since),
         until=_instant("until", until),
         grep=grep,
+        stream=_STREAMS[stream],
     )
 
 

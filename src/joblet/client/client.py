@@ -230,13 +230,29 @@ class Client(WorkflowCalls, LogCalls, ExecCalls, FileCalls, UsageCalls):
         answer = await self._call(self._jobs_stub.delete_all_jobs(pb.DeleteAllJobsReq()))
         return answer.deleted_count, answer.skipped_count
 
-    async def stop(self, job_id: str) -> StopResult:
-        """Stop a job: SIGTERM, then SIGKILL. Returns when it has ended, which takes as long as the server grants it.
+    async def stop(self, job_id: str, signal: str = "", grace: float | None = None) -> StopResult:
+        """Stop a job: SIGTERM, or a `signal` such as INT, then SIGKILL. Returns when it has ended.
 
-        Raises FailedPrecondition when it has ended before.
+        That can take `grace` seconds (0: it is killed at once), or else what the server grants. To ask once more
+        meanwhile, with less grace, hastens it. Raises FailedPrecondition when it has ended before.
         """
-        answer = await self._call(self._stub.stop_job(pb.StopJobReq(id=job_id)))
+        check_text("signal", signal)
+        grace_ms = None if grace is None else _milliseconds(grace, "grace")
+        answer = await self._call(self._stub.stop_job(pb.StopJobReq(id=job_id, signal=signal, grace_ms=grace_ms)))
         return StopResult(answer.id, answer.status, answer.end_time, answer.exit_code)
+
+    async def pause(self, job_id: str) -> JobInfo:
+        """Keep all processes of a running job from running, until `resume`. It stays RUNNING, and its timeout goes on.
+
+        Returns when they stand still. Raises FailedPrecondition for one that does not run, or a host that cannot.
+        """
+        request = pb.PauseJobReq(id=job_id)
+        return info_of(await self._call(self._stub.pause_job(request, timeout=self.config.timeout)))
+
+    async def resume(self, job_id: str) -> JobInfo:
+        """Let a paused job go on; one that is not paused does. Raises FailedPrecondition for one that does not run."""
+        request = pb.ResumeJobReq(id=job_id)
+        return info_of(await self._call(self._stub.resume_job(request, timeout=self.config.timeout)))
 
     def attach(
         self,
@@ -297,9 +313,17 @@ class Job:
         """How it has ended, then each attempt that follows it; see Client.attempts."""
         return self.client.attempts(self.id)
 
-    async def stop(self) -> StopResult:
+    async def stop(self, signal: str = "", grace: float | None = None) -> StopResult:
         """Stop it; see Client.stop."""
-        return await self.client.stop(self.id)
+        return await self.client.stop(self.id, signal, grace)
+
+    async def pause(self) -> JobInfo:
+        """Keep it from running; see Client.pause."""
+        return await self.client.pause(self.id)
+
+    async def resume(self) -> JobInfo:
+        """Let it go on; see Client.resume."""
+        return await self.client.resume(self.id)
 
     def exec(
         self,
@@ -354,6 +378,7 @@ class Job:
         since: datetime | timedelta | None = None,
         until: datetime | timedelta | None = None,
         grep: str = "",
+        stream: str = "",
     ) -> AsyncGenerator[bytes]:
         """Its output, or part of it; see Client.logs."""
         return self.client.logs(
@@ -366,4 +391,5 @@ class Job:
             since=since,
             until=until,
             grep=grep,
+            stream=stream,
         )

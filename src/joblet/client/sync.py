@@ -56,9 +56,17 @@ class Job:
         """How it has ended, then each attempt that follows it; see Client.attempts."""
         return self.client.attempts(self.id)
 
-    def stop(self) -> StopResult:
+    def stop(self, signal: str = "", grace: float | None = None) -> StopResult:
         """Stop it; see Client.stop."""
-        return self.client.stop(self.id)
+        return self.client.stop(self.id, signal, grace)
+
+    def pause(self) -> JobInfo:
+        """Keep it from running; see Client.pause."""
+        return self.client.pause(self.id)
+
+    def resume(self) -> JobInfo:
+        """Let it go on; see Client.resume."""
+        return self.client.resume(self.id)
 
     def exec(
         self,
@@ -113,6 +121,7 @@ class Job:
         since: datetime | timedelta | None = None,
         until: datetime | timedelta | None = None,
         grep: str = "",
+        stream: str = "",
     ) -> Generator[bytes]:
         """Its output; see Client.logs."""
         return self.client.logs(
@@ -125,6 +134,7 @@ class Job:
             since=since,
             until=until,
             grep=grep,
+            stream=stream,
         )
 
 
@@ -289,6 +299,8 @@ class Client(Blocking):
         return Session(self, session)
 
     log_chunks = streaming(_async.Client.log_chunks)
+    pause = blocking(_async.Client.pause)
+    resume = blocking(_async.Client.resume)
     tail = blocking(_async.Client.tail)
     usage = streaming(_async.Client.usage)
     read_files = streaming(_async.Client.read_files)

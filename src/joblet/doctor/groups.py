@@ -26,7 +26,6 @@ class Use:
     without: str
     needed: bool = False
     v1_only: bool = False
-    unused: bool = False
 
 
 _CONTROLLERS = {
@@ -36,7 +35,7 @@ _CONTROLLERS = {
     "io": Use("--max-iobps, and the receipt's bytes read and written", "--max-iobps is refused"),
     "cpuset": Use("--cpu-cores", "--cpu-cores is refused"),
     "cpuacct": Use("the receipt's cpu time", "receipts lack cpu time", v1_only=True),
-    "freezer": Use("nothing: a job's processes end with its first", "", v1_only=True, unused=True),
+    "freezer": Use("rnx pause", "rnx pause is refused", v1_only=True),
 }
 
 
@@ -71,8 +70,6 @@ def judge_controller(name: str, found: Hierarchies, disabled: set[str]) -> Row:
     use = _CONTROLLERS[name]
     label = "io (blkio)" if name == "io" and found.used == "v1" else name
     mount = found.mount(name)
-    if use.unused:
-        return Row(label, "missing" if mount is None else f"{found.used}, {mount}", use.use)
     verdict = Verdict.FAILS if use.needed else Verdict.GAP
     if mount in found.read_only:
         return Row(label, f"{mount}, read-only", use.without, verdict, f"Mount {mount} writable for the server.")

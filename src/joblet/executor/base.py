@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from joblet.command import Command
-from joblet.job import Job, Receipt, Terminal
+from joblet.job import Job, Receipt, Stop, Terminal
 
 STDOUT, STDERR = 1, 2
 """a command's streams; a terminal has the first only"""
@@ -123,8 +123,23 @@ class Running(Protocol):
     async def open_input(self) -> Input:
         """A way into a job that takes input. Raises InputOver, or OSError."""
 
-    def stop(self) -> None:
-        """SIGTERM to the job, SIGKILL after the grace period. Returns at once."""
+    async def stop(self, stop: Stop) -> None:
+        """Its signal to the job, SIGKILL after the grace. When this returns the job is sure to get them.
+
+        The same once more does nothing; another one during a stop sends its signal too, and can shorten the grace.
+        """
+
+    async def freeze(self) -> None:
+        """Keep its processes from running; returns when all stand still. Does nothing for one that has ended.
+
+        Raises CannotPause, and then some may stand still: thaw it.
+        """
+
+    async def thaw(self) -> None:
+        """Let its processes go on."""
+
+    async def is_frozen(self) -> bool:
+        """Whether its processes are kept from running, or about to be."""
 
 
 @dataclass(frozen=True, slots=True)

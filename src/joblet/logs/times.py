@@ -1,4 +1,4 @@
-"""When each byte of a log came: the index that its monitor writes beside it (shim/PROTOCOL.md)."""
+"""When each byte of a log came, and by which stream: the index that its monitor writes beside it (shim/PROTOCOL.md)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from typing import NamedTuple, Self, overload
 from joblet.logs.file import LogFile
 
 _RECORD = struct.Struct("=qQ")
+_ERRORS = 1 << 63
+"""of the offset's word"""
 _BLOCK = 256 * _RECORD.size
 """bytes of index read at a time along a log"""
 
@@ -24,6 +26,8 @@ class Mark(NamedTuple):
     at: int
     """nanoseconds since the epoch, to the millisecond"""
     offset: int
+    errors: bool = False
+    """of stderr, or of the monitor itself; says nothing where a log has the streams merged"""
 
 
 def index_of(log: Path) -> Path:
@@ -55,7 +59,7 @@ class Index(Sequence[Mark]):
         record = os.pread(self._fd, _RECORD.size, place * _RECORD.size) if place >= 0 else b""
         if len(record) < _RECORD.size:
             raise IndexError(place)
-        return Mark(*_RECORD.unpack(record))
+        return _mark(*_RECORD.unpack(record))
 
     def close(self) -> None:
         os.close(self._fd)
@@ -65,6 +69,21 @@ class Index(Sequence[Mark]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _mark(at: int, word: int) -> Mark:
+    return Mark(at, word & ~_ERRORS, word >= _ERRORS)
+
+
+def marks_within(marks: Index, start: int, end: int) -> list[Mark]:
+    """The marks of the bytes from `start` to `end`; the first may lie before. Reads from disk."""
+    place = max(0, place_of(marks, start))
+    found: list[Mark] = []
+    with suppress(IndexError):
+        while (mark := marks[place]).offset < end:
+            found.append(mark)
+            place += 1
+    return found
 
 
 def place_of(marks: Sequence[Mark], offset: int) -> int:
@@ -90,7 +109,7 @@ class Stamps:
     def __init__(self, log: Path, start: int) -> None:
         """Of bytes from `start` on. It may read from disk."""
         self._path = index_of(log)
-        self._at: int | None = None
+        self._last: Mark | None = None
         self._file: LogFile | None = None
         with suppress(FileNotFoundError):
             self._file = LogFile(self._path)
@@ -109,7 +128,7 @@ class Stamps:
         while found := await self._read_block():
             if len(found) == _BLOCK // _RECORD.size and found[-1].offset <= start:
                 # Far ahead, and what is between may be long. Beyond these in any case: the index may be damaged.
-                self._at = found[-1].at
+                self._last = found[-1]
                 self._next = max(self._next + len(found) - 1, await asyncio.to_thread(self._find, start))
                 continue
             # A mark of what is not written yet can still change: it is read anew next time.
@@ -117,15 +136,16 @@ class Stamps:
             self._next += count
             for mark in found[:count]:
                 if mark.offset <= start:
-                    self._at = mark.at
+                    self._last = mark
                 elif last < mark.offset < end:  # all but in a damaged index
                     last = mark.offset
                     rest.append(mark)
             if count < len(found):
                 break
-        marks = rest if self._at is None else [Mark(self._at, start), *rest]
+            await asyncio.sleep(0)  # what is cached is read at once
+        marks = rest if self._last is None else [self._last._replace(offset=start), *rest]
         if rest:
-            self._at = rest[-1].at
+            self._last = rest[-1]
         return marks
 
     async def _read_block(self) -> list[Mark]:
@@ -133,7 +153,7 @@ class Stamps:
             return []
         block = await self._file.read(self._next * _RECORD.size, _BLOCK)
         whole = len(block) // _RECORD.size * _RECORD.size
-        return [Mark(*record) for record in _RECORD.iter_unpack(memoryview(block)[:whole])]
+        return [_mark(*record) for record in _RECORD.iter_unpack(memoryview(block)[:whole])]
 
     def close(self) -> None:
         if self._file is not None:

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
+from joblet.logs import streams
 from joblet.logs.file import CHUNK, LogFile
 from joblet.logs.times import Index, first_at, index_of
 
@@ -26,6 +27,8 @@ class View:
     """what came at this instant or after; nanoseconds since the epoch"""
     until: int | None = None
     """what came before this instant"""
+    errors: bool | None = None
+    """tails are counted in stderr only, or in stdout only; None in all there is"""
 
     async def find(self, path: Path) -> tuple[int, int]:
         """The first byte of this view of the log at `path` as it is now, and the one after its last.
@@ -35,6 +38,11 @@ class View:
         with LogFile(path) as log:
             start, end = await asyncio.to_thread(self._by_time, path, log.size())
             start = max(start, self.offset)
+            if self.errors is not None:
+                if self.tail_lines is None and self.tail_bytes is None:
+                    return start, end
+                lines, size = self.tail_lines, self.tail_bytes
+                return await streams.find_last(log, path, self.errors, start, end, lines=lines, size=size), end
             if self.tail_bytes is not None:
                 start = max(start, end - self.tail_bytes)
             if self.tail_lines is not None:

@@ -11,7 +11,7 @@ from typing import Any, cast
 from grpclib.server import Stream
 
 from joblet.clock import rfc3339
-from joblet.errors import InvalidArgument, JobletError, LogMissing, UploadNotFound
+from joblet.errors import InvalidArgument, JobletError, LogMissing, StreamsMerged, UploadNotFound
 from joblet.executor.base import Executor
 from joblet.job import Job, State
 from joblet.job import Uploads as Uploaded
@@ -19,7 +19,7 @@ from joblet.life import Live
 from joblet.logs import LogHub
 from joblet.logs.file import FARTHEST
 from joblet.logs.hub import Chunk
-from joblet.order import Order
+from joblet.order import Order, stop_of
 from joblet.proto import joblet as pb
 from joblet.runner import Runner, parse_id
 from joblet.server.auth import Caller, caller
@@ -115,8 +115,15 @@ class JobletService(pb.JobletServiceBase):
         return self._status(await self._runner.get(message.id))
 
     async def stop_job(self, message: pb.StopJobReq) -> pb.StopJobRes:
-        job = await self._runner.stop(message.id, f"stopped by {caller.get().name}")
+        stop = stop_of(message.signal, message.grace_ms)
+        job = await self._runner.stop(message.id, f"stopped by {caller.get().name}", stop)
         return pb.StopJobRes(id=str(job.id), status=job.state, end_time=rfc3339(job.ended_at), exit_code=job.exit_code)
+
+    async def pause_job(self, message: pb.PauseJobReq) -> pb.GetJobStatusRes:
+        return self._status(await self._runner.pause(message.id, caller.get().name))
+
+    async def resume_job(self, message: pb.ResumeJobReq) -> pb.GetJobStatusRes:
+        return self._status(await self._runner.resume(message.id, caller.get().name))
 
     async def set_job_timeout(self, message: pb.SetJobTimeoutReq) -> pb.GetJobStatusRes:
         return self._status(await self._runner.set_timeout(message.id, message.timeout_ms, caller.get().name))
@@ -138,6 +145,8 @@ class JobletService(pb.JobletServiceBase):
     async def get_job_logs(self, message: pb.GetJobLogsReq) -> AsyncGenerator[pb.DataChunk]:
         view, pattern = view_of(message), await pattern_of(message)
         job = await self._runner.get(message.id)
+        if message.stream and not job.separate_streams:
+            raise StreamsMerged(job.id)
         live = None if message.no_follow or message.until is not None else self._runner.find(message.id)
         if live is not None:
             await self._hub.until(live.launched)
@@ -154,7 +163,9 @@ class JobletService(pb.JobletServiceBase):
                 start = end = message.offset
             end = end if message.until is not None else FARTHEST
             chunks = self._chunks(job.id, path, live, start, end)
-            messages = self._teller.told(chunks, path, start, timestamps=message.timestamps, pattern=pattern)
+            messages = self._teller.told(
+                chunks, path, start, timestamps=message.timestamps, pattern=pattern, stream=message.stream
+            )
         async with aclosing(messages):
             async for encoded in messages:
                 yield cast(pb.DataChunk, encoded)
@@ -177,7 +188,7 @@ class JobletService(pb.JobletServiceBase):
             return f"waiting for a slot, place {self._runner.place(job)} in the queue"
         if job.state is State.SCHEDULED and job.queued:
             return f"waiting for the end of the other jobs of schedule {job.schedule_id}"
-        return job.reason
+        return f"paused by {job.paused_by}" if job.paused_by else job.reason
 
 
 def _is_missing(path: Path) -> bool:

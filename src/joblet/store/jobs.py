@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from joblet.errors import StoreFailed, TransitionRefused
-from joblet.job import Job, Part, Receipt, State, sources
+from joblet.job import Job, Part, Receipt, State, Stop, sources
 from joblet.order import Order
 from joblet.store import later
 from joblet.store.database import Database
 from joblet.store.rows import ALL_COLUMNS, COLUMNS, columns_of, job_of, object_text, shown_job
 from joblet.store.secrets import KEY_FILE, Sealer, load_key
 
+_USUAL_STOP = Stop()
 _ENDED = "ended_at IS NOT NULL AND deleted = 0"
 """as the index jobs_ended has it"""
 _DELETABLE = f"{_ENDED} AND NOT EXISTS (SELECT 1 FROM workflows AS w WHERE w.id = workflow_id AND w.ended_at IS NULL)"
@@ -149,15 +150,24 @@ class Store:
         sql = f"SELECT 1 FROM jobs WHERE {later.UNFINISHED} AND json_extract(uploads, '$[0]') = ? LIMIT 1"
         return bool(await self.database.query(sql, folder))
 
-    async def request_stop(self, job_id: int, stop_reason: str) -> None:
-        """Record why a job is about to be stopped; the first reason stays."""
-        sql = "UPDATE jobs SET stop_reason = ? WHERE id = ? AND stop_reason = ''"
-        await self.database.execute(sql, (stop_reason, job_id))
+    async def request_stop(self, job_id: int, stop_reason: str, stop: Stop = _USUAL_STOP) -> None:
+        """Record why and how a job is about to be stopped; the first reason stays, of ways the last one."""
+        sql = (
+            "UPDATE jobs SET stop_reason = iif(stop_reason = '', ?, stop_reason), stop_signal = ?, stop_grace_ms = ? "
+            "WHERE id = ? AND ended_at IS NULL"
+        )
+        await self.database.execute(sql, (stop_reason, int(stop.signal), stop.grace_ms, job_id))
 
     async def set_timeout(self, job_id: int, timeout_ms: int) -> Job | None:
         """Change how long a job may run; None when it has ended."""
         sql = f"UPDATE jobs SET timeout_ms = ? WHERE id = ? AND ended_at IS NULL RETURNING {ALL_COLUMNS}"
         row = await self.database.execute(sql, (timeout_ms, job_id))
+        return None if row is None else self._job_of(row)
+
+    async def set_paused(self, job_id: int, paused_by: str) -> Job | None:
+        """Record who has paused a running job, or by an empty name that it goes on; None when it does not run."""
+        sql = f"UPDATE jobs SET paused_by = ? WHERE id = ? AND state = 'RUNNING' RETURNING {ALL_COLUMNS}"
+        row = await self.database.execute(sql, (paused_by, job_id))
         return None if row is None else self._job_of(row)
 
     async def set_disk_bytes(self, job_id: int, size: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from joblet.job import MASK, Job, Limits, Part, Receipt, Schedule, State, Terminal, Uploads
+from joblet.job import MASK, Job, Limits, Part, Receipt, Schedule, State, Stop, Terminal, Uploads
 from joblet.order import Order
 from joblet.store.secrets import Sealer, Secrets
 
@@ -18,7 +18,7 @@ COLUMNS = (
     "max_processes, max_open_files, max_disk, cpu_cores, receipt, timeout_ms, priority, client_key, epoch, "
     "name, environment, secret_names, workdir, uploads, workflow_id, position, attempt, outputs, "
     "labels, schedule, scheduled_at, schedule_id, retries, retry_delay_ms, tries, retry_of, retried_by, "
-    "takes_input, terminal, separate_streams, paused_by, queued"
+    "takes_input, terminal, separate_streams, paused_by, stop_signal, stop_grace_ms, queued"
 )
 """what `shown_job` reads"""
 
@@ -85,7 +85,7 @@ def shown_job(row: tuple[Any, ...]) -> Job:
      max_processes, max_open_files, max_disk, cpu_cores, receipt, timeout_ms, priority, key, epoch,
      name, environment, secret_names, workdir, uploads, workflow_id, position, attempt, outputs,
      labels, schedule, scheduled_at, schedule_id, retries, retry_delay_ms, tries, retry_of, retried_by,
-     stdin, terminal, separate_streams, paused_by, queued) = row  # fmt: skip
+     stdin, terminal, separate_streams, paused_by, stop_signal, stop_grace_ms, queued) = row  # fmt: skip
     return Job(
         id=job_id,
         command=command,
@@ -100,6 +100,7 @@ def shown_job(row: tuple[Any, ...]) -> Job:
         exit_code=exit_code,
         reason=reason,
         stop_reason=stop_reason,
+        stop=Stop(stop_signal, stop_grace_ms),
         receipt=Receipt(**json.loads(receipt)) if receipt else None,
         timeout_ms=timeout_ms,
         priority=priority,

@@ -44,6 +44,21 @@ class Cgroups(Protocol):
     def usage(self, name: str) -> Usage | None:
         """What a job uses now; None when its groups are not there."""
 
+    def freeze(self, name: str) -> None:
+        """Keep a job's processes from running; blocks until all stand still, for freezer.PATIENCE seconds at most.
+
+        Raises CannotPause, and FileNotFoundError when the job is over.
+        """
+
+    def thaw(self, name: str) -> None:
+        """Let them go on; nothing for a job that is over."""
+
+    def is_frozen(self, name: str) -> bool:
+        """Whether they are kept from running, or about to be."""
+
+    def forget(self, name: str) -> None:
+        """Remove what the monitor does not know of, of a job that is over."""
+
     def clean(self, name: str) -> None:
         """End and remove what a lost monitor left of a job's groups; blocks until nothing is left of the job."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from joblet.errors import HostUnable
+from joblet.errors import CannotPause, HostUnable
 from joblet.executor.base import Usage
+from joblet.executor.local import freezer
 from joblet.executor.local.cgroup import (
     MIB,
     PERIOD_US,
@@ -21,8 +22,9 @@ from joblet.executor.local.spec import Group
 from joblet.job import Limits
 
 NEEDED = ("cpu", "memory", "pids")
-USEFUL = ("blkio", "cpuacct", "cpuset")
-"""without them there is no I/O limit, no account of CPU time and no binding to cores"""
+_FREEZER = "freezer"
+USEFUL = ("blkio", "cpuacct", "cpuset", _FREEZER)
+"""without them there is no I/O limit, no account of CPU time, no binding to cores and no pausing"""
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -97,7 +99,34 @@ class CgroupV1:
         there = ((self._bases.get(controller), file, counts) for controller, file, counts in _USAGE)
         return read_usage((base / name / file, counts) for base, file, counts in there if base is not None)
 
+    def freeze(self, name: str) -> None:
+        group = self._freezer / name
+        try:
+            freezer.freeze_v1(group, self._bases["pids"] / name, self._freezer.parent.parent)
+        except FileNotFoundError:
+            self.forget(name)
+            raise
+
+    def thaw(self, name: str) -> None:
+        if _FREEZER in self._bases:
+            freezer.thaw_v1(self._freezer / name)
+
+    def is_frozen(self, name: str) -> bool:
+        return _FREEZER in self._bases and freezer.is_frozen_v1(self._freezer / name)
+
+    def forget(self, name: str) -> None:
+        if _FREEZER in self._bases and (self._freezer / name).exists():
+            self.thaw(name)
+            remove_emptied(self._freezer / name)
+
+    @property
+    def _freezer(self) -> Path:
+        if _FREEZER not in self._bases:
+            raise CannotPause("this host has no freezer controller")
+        return self._bases[_FREEZER]
+
     def clean(self, name: str) -> None:
+        self.thaw(name)  # what is frozen here does not even die
         # Its init has died with the monitor, by the parent-death signal, and its namespace with that.
         for base in self._bases.values():
             remove_emptied(base / name)

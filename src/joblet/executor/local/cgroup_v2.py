@@ -8,6 +8,7 @@ from pathlib import Path
 
 from joblet.errors import HostUnable
 from joblet.executor.base import Usage
+from joblet.executor.local import freezer
 from joblet.executor.local.cgroup import (
     MIB,
     PERIOD_US,
@@ -91,6 +92,18 @@ class CgroupV2:
 
     def usage(self, name: str) -> Usage | None:
         return read_usage((self._base / name / file, counts) for file, counts in _USAGE)
+
+    def freeze(self, name: str) -> None:
+        freezer.freeze_v2(self._base / name)
+
+    def thaw(self, name: str) -> None:
+        freezer.thaw_v2(self._base / name)
+
+    def is_frozen(self, name: str) -> bool:
+        return freezer.is_frozen_v2(self._base / name)
+
+    def forget(self, name: str) -> None:
+        pass
 
     def clean(self, name: str) -> None:
         with contextlib.suppress(OSError):

@@ -19,12 +19,14 @@ from joblet.command import Command
 from joblet.errors import HostUnable
 from joblet.executor.base import Exit, LaunchFailed, Lost, Usage
 from joblet.executor.local import disk, exec, files, host, monitor, prepare, ranges, reading, record, shim, spec
+from joblet.executor.local import stop as stops
 from joblet.executor.local.cgroup import Cgroups
+from joblet.executor.local.freezing import Freezing
 from joblet.executor.local.input import Feeder, open_feeder
 from joblet.executor.local.record import NO_DESCRIPTOR, BadRecord
 from joblet.executor.local.spawn import Process, Unfollowed
 from joblet.executor.local.spec import View
-from joblet.job import Job, Limits, State
+from joblet.job import Job, Limits, State, Stop
 from joblet.log import fields
 from joblet.uploads import Uploads
 
@@ -80,6 +82,7 @@ class LocalExecutor:
         self.epoch = monitor.boot_id()
         self._view = host.view(settings.view, (settings.state_dir, *settings.private))
         self._found_cgroups: Cgroups | None = None
+        self.freezing = Freezing(lambda: self._cgroups)
         self._copies = asyncio.Semaphore(_COPIES)
 
     @property
@@ -176,6 +179,7 @@ class LocalExecutor:
         if not (directory / "exit").exists() and (fault := self._strays.fault(directory)):
             return await self._end_damaged(directory, fault)
         if monitor.has_begun(directory):
+            await self.freezing.forget(directory.name)
             return await self._conclude(directory)
         if job.state is State.INITIALIZING:
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
@@ -183,6 +187,7 @@ class LocalExecutor:
 
     async def _end_damaged(self, directory: Path, reason: str) -> Lost:
         """End what there is of a job that cannot be followed: it must not run on with nobody to know of it."""
+        await self.freezing.release(directory.name)
         await self._strays.kill(directory)
         with contextlib.suppress(HostUnable):
             await asyncio.to_thread(self._cgroups.clean, directory.name)
@@ -239,6 +244,7 @@ class LocalExecutor:
     async def end_stranger(self, job_id: int) -> bool:
         """End a job that no record knows, whoever launched it; False when it does not run."""
         directory = self._jobs / str(job_id)
+        await self.freezing.release(directory.name)
         with contextlib.suppress(BadRecord):
             process = monitor.find_process(directory, self.epoch)
             if process is not None:
@@ -368,9 +374,13 @@ class Shim:
         self.started_at = started.at
         self._began = started.monotonic
         self._executor = executor
+        self._freezing = executor.freezing
         self._directory = directory
         self._process = process
         self._base = base
+        self._grace_ms = 0
+        """of the stops so far; 0: there was none"""
+        self._was_frozen = False
 
     def elapsed(self) -> float:
         """Seconds since its command was exec'd."""
@@ -381,15 +391,41 @@ class Shim:
         await self._process.wait()
         # As on a disk that has failed; of one that is not our child we do not know.
         reason = "its monitor could not write its record" if self._process.ended_by_itself else ""
+        if self._was_frozen:
+            await self._freezing.forget(self._directory.name)
         return await self._executor._finished(self._directory, self._base, reason)
 
     async def open_input(self) -> Feeder:
         """A way into the job, by its monitor's FIFO. Raises InputOver or OSError."""
         return await asyncio.to_thread(open_feeder, self._directory)
 
-    def stop(self) -> None:
-        """SIGTERM to the job, SIGKILL after the grace period: the monitor sees to both."""
+    async def stop(self, stop: Stop) -> None:
+        """The monitor sees to both signals."""
+        if stop.grace_ms == 0:
+            self._process.send_signal(signal.SIGUSR1)
+            return
+        grace_ms = round(self._executor._settings.grace * 1000) if stop.grace_ms is None else stop.grace_ms
+        # Two that come close together are one to the monitor, which must not take the longer grace for the only one.
+        self._grace_ms = min(grace_ms, self._grace_ms or grace_ms)
+        try:
+            await asyncio.to_thread(stops.write, self._directory, stop, self._grace_ms)
+        except OSError as error:  # it ends all the same, by what was said before
+            log.warning("stop cannot be told", extra=fields(jobId=self._directory.name, error=_text(error)))
         self._process.send_signal(signal.SIGTERM)
+
+    async def freeze(self) -> None:
+        """By its control group."""
+        self._was_frozen = True
+        await self._freezing.freeze(self._directory.name)
+
+    async def thaw(self) -> None:
+        """By its control group."""
+        await self._freezing.thaw(self._directory.name)
+
+    async def is_frozen(self) -> bool:
+        """As the kernel has it."""
+        self._was_frozen = True  # or had been before, by an earlier server
+        return await self._freezing.is_frozen(self._directory.name)
 
 
 def _no_log(error: OSError) -> LaunchFailed:

@@ -76,6 +76,7 @@ def encode(
         ("outputs", OUTPUTS),
         *_input(job),
         *([("disk", "")] if job.limits.max_disk else []),
+        *([("apart", "")] if job.separate_streams else []),
         *(("ro", str(path)) for path in view.read_only),
         *(("rw", str(path)) for path in view.writable),
         *([("shared", str(shared))] if shared is not None else []),

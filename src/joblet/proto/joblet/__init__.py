@@ -134,7 +134,8 @@ class DataChunk(betterproto2.Message):
 
     end: "int | None" = betterproto2.field(11, betterproto2.TYPE_UINT64, optional=True)
     """
-    with grep or one stream: offset to go on from. Of the log before it something is left out
+    With grep or one stream: offset to go on from. Of the log before it something is left out. With grep and both streams
+    several chunks come as one, of which the last tells it.
     """
 
     stream: "Stream" = betterproto2.field(
@@ -478,8 +479,9 @@ class GetJobLogsReq(betterproto2.Message):
         16, betterproto2.TYPE_ENUM, default_factory=lambda: Stream(0)
     )
     """
-    Of a job with separateStreams. Both: each chunk is of one of the two, and tells which. Offsets are those of the log in
-    any case.
+    Of a job with separateStreams; FAILED_PRECONDITION for others. Lines and bytes of `tailLines`, `tailBytes` and `grep` are
+    those of the one stream. Both: each chunk is of one of the two, and tells which; lines are those of the log, to which
+    both may have written. Offsets are those of the log in any case.
     """
 
 

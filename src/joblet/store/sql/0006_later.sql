@@ -12,6 +12,8 @@ ALTER TABLE jobs ADD COLUMN takes_input      INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN terminal         TEXT;                           -- JSON array: rows, columns, TERM
 ALTER TABLE jobs ADD COLUMN separate_streams INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN paused_by        TEXT    NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN stop_signal      INTEGER NOT NULL DEFAULT 15;
+ALTER TABLE jobs ADD COLUMN stop_grace_ms    INTEGER;                        -- NULL: the server's own
 
 DROP INDEX jobs_unfinished;
 CREATE INDEX jobs_unfinished ON jobs (id) WHERE state IN ('SCHEDULED', 'PENDING', 'INITIALIZING', 'RUNNING');
