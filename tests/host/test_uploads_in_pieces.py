@@ -17,7 +17,7 @@ import grpc
 import pytest
 from harness import Server, memory_kb, poll_until
 
-from joblet.client import Client, ClientConfig, sync
+from joblet.client import Client, ClientConfig, InvalidArgument, sync
 
 KEY = "0123456789abcdef"
 
@@ -138,7 +138,7 @@ async def cutting(port: int, most: list[int]) -> AsyncIterator[int]:
 
 async def test_an_upload_survives_connections_that_break(server: Server, big: Path) -> None:
     source = random.Random(5)
-    cuts = [source.randrange(3 << 20) for _ in range(4)]
+    cuts = [source.randrange(1 << 20) for _ in range(4)]  # less than the file together
     seen: list[int] = []
     async with cutting(server.port, cuts) as port, Client(settings(server, port)) as client:
         job = await client.run(*CHECK, uploads=[big], on_progress=lambda done, total: seen.append(done))
@@ -286,6 +286,23 @@ def test_orders_of_uploads_that_cannot_be_used(
             other = stock[1].FileServiceStub(viewing)
             code, said = refusal(lambda: other.UploadFiles(iter([begun])))
             assert said == "role viewer is not allowed to perform operation upload_files"
+
+
+async def test_a_refusal_in_the_middle_reaches_the_client(make_server: Callable[..., Server], tmp_path: Path) -> None:
+    server = await asyncio.to_thread(make_server(joblet={"maxUploadSize": 3 << 20}).start)
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(bytes(2 << 20))
+    seen: list[int] = []
+    async with Client(settings(server)) as client:
+        for _ in range(2):
+            with pytest.raises(
+                InvalidArgument, match=r"4194304 bytes, with 'b' \(at most 3145728, joblet.maxUploadSize"
+            ):
+                await client.run(
+                    "ls", uploads=[tmp_path / "a", tmp_path / "b"], on_progress=lambda *at: seen.append(at[0])
+                )
+        assert seen[0] == 0
+        assert (await client.list(limit=1)) == []
 
 
 def test_what_nobody_uses_goes(make_server: Callable[..., Server], stock: tuple[ModuleType, ModuleType]) -> None:
