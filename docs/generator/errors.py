@@ -58,6 +58,8 @@ OF_SERVER = {
         "List the jobs and go on with the events from the oldest that is kept. How much that is, `retention` says."
     ),
     "NoSuchEvent": "The database was restored from a copy, or is another server's: begin with event 0.",
+    "StreamsMerged": "Read it without `--stdout` and `--stderr`, or run it again with `rnx run --separate`.",
+    "CannotPause": "See what the sentence says; of the host's control groups, `joblet doctor` tells.",
     "JobNotEnded": "Stop it first (`rnx stop ID`), or wait (`rnx wait ID`).",
     "KeyReused": "Use another key, or the same order. Deleting the job that has it frees the key.",
     "WorkflowKeyReused": "Use another key, or the same order. Deleting the workflow that has it frees the key.",
