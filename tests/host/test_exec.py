@@ -439,3 +439,17 @@ def test_a_killed_server_ends_it_and_the_next_one_can_do_it_again(
         assert error.value.code() is grpc.StatusCode.UNAVAILABLE
     assert host_pids("4711008") == []
     assert len(host_pids("4711006")) == 1
+
+
+def test_a_paused_job_takes_none_and_one_under_way_waits(executing: Executing, job: str) -> None:
+    begun = executing.begin(job, "sh", "-c", "echo on; read line; exit 3", stdin=True)
+    begun.until(b"on\n")
+    executing.stock.stub.PauseJob(executing.pb.PauseJobReq(id=job))
+    with pytest.raises(grpc.RpcError) as error:
+        executing.run(job, "true")
+    assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert error.value.details() == f"cannot run another command in job {job}: it is paused by admin"
+    begun.send(content=b"line\n")
+    executing.stock.stub.ResumeJob(executing.pb.ResumeJobReq(id=job))
+    assert begun.finish()[0] == 3
+    assert executing.run(job, "true")[0] == 0
