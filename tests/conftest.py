@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+import hypothesis
 import pytest
 from harness import ROOT, Server, Stock, compile_stock_client, make_certificates
 
@@ -18,6 +19,9 @@ ALONE = {"fault", "limits", "escape", "shim"}
 EVERYWHERE = {"test_calls.py", "test_client_errors.py", "test_client_sync.py", "test_rnx.py", "test_workflows.py"}
 """files, beside the unit tests, that run on each Python. What others ask is asked of the kernel, the compilers and the
 server as a whole, and they would learn nothing new from another Python"""
+
+hypothesis.settings.register_profile("joblet", deadline=None)  # a test is no measure of speed
+hypothesis.settings.load_profile("joblet")
 
 
 @pytest.hookimpl(tryfirst=True)  # before the marks are looked at

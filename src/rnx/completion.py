@@ -9,7 +9,6 @@ import typer
 
 from joblet.command_line import one_line, write
 from rnx.columns import cut
-from rnx.jobs import SIGNALS
 from rnx.later import CATCH_UPS, OVERLAPS
 from rnx.light import spare_pydantic
 from rnx.plain import PlainCommand
@@ -18,6 +17,7 @@ from rnx.render import JOB_FIELDS
 from rnx.render import command as command_line
 from rnx.selection import STATUSES
 from rnx.session import FLAGS
+from rnx.signals import SIGNALS
 from rnx.usage_text import Order
 from rnx.workflow import Form
 

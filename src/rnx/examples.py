@@ -51,7 +51,12 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ("two fields of it, for a script", "rnx status --format='{status} {exitCode}' 7"),
         ("a workflow and its jobs", "rnx status --workflow=3"),
     ),
-    "stop": (("SIGTERM, and SIGKILL for the whole tree when that does not do", "rnx stop 7"),),
+    "stop": (
+        ("SIGTERM, and SIGKILL for the whole tree when that does not do", "rnx stop 7"),
+        ("as Ctrl-C would, with ten seconds to tidy up", "rnx stop --signal=INT --grace=10s 7 8"),
+    ),
+    "pause": (("keep it from running while something else needs the machine", "rnx pause 7"),),
+    "resume": (("let it go on", "rnx resume 7"),),
     "timeout": (("two hours from the start of its command", "rnx timeout 7 2h"),),
     "delete": (
         ("two jobs that have ended, and their logs", "rnx delete 7 8"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SIGNALS = ("TERM", "INT", "HUP", "QUIT", "ABRT", "USR1", "USR2", "ALRM", "WINCH", "KILL")
-"""what completion offers of them; the server has the say"""
 JobId = Annotated[str, typer.Argument(metavar="JOB-ID", show_default=False)]
 JobIds = Annotated[list[str], typer.Argument(metavar="JOB-ID", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON with the field names of the API.")]
@@ -127,6 +124,8 @@ def resume(ctx: typer.Context, job_ids: JobIds) -> None:
 
 async def _each(job_ids: Sequence[str], call: Callable[[str], Awaitable[T]], show: Callable[[T], str]) -> None:
     """Call for some jobs at the same time, and print in order. Raises typer.Exit when one could not be done."""
+    import asyncio
+
     from joblet.client import CallError
 
     calls = [asyncio.ensure_future(call(job_id)) for job_id in dict.fromkeys(job_ids)]
