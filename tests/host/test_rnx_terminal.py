@@ -202,7 +202,7 @@ def test_the_terminal_is_restored_when_the_server_is_killed(
     assert first.end() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_the_terminal_is_restored_after_a_signal(
     server: Server, screen: Callable[..., Screen], number: signal.Signals
 ) -> None:
