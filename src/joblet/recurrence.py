@@ -119,7 +119,8 @@ class Recurrences:
             self._start(run)
         if made and policy == "replace":
             new = {run.id for run in made}
-            others = [other for other in self._runs(job.id) if other.job.id not in new]
+            # One that is being stopped goes on to be, as somebody has asked for it.
+            others = [other for other in self._runs(job.id) if other.job.id not in new and not other.stop_reason]
             await asyncio.gather(*(other.request_stop(replaced(made[-1].id)) for other in others))
         self.call_queued(job.id)
 
