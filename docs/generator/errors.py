@@ -75,7 +75,7 @@ OF_SERVER = {
         "`joblet.maxScheduledJobs`."
     ),
     "NoFiles": "See the reason; the files of a job are there while it runs and until it is deleted.",
-    "FileNotThere": "Look at what there is: `rnx cp ID: -` of a file, or `rnx exec ID ls` while it runs.",
+    "FileNotThere": "Look at what there is: `rnx exec ID ls` while it runs, `rnx cp ID: DIRECTORY` for all of it.",
     "UploadNotFound": "Send the files again; rnx and the client do so by themselves when the order is given again.",
     "UploadIncomplete": "Send what has still to come, which giving the order again does.",
     "UploadComplete": "Use it for a job, or send the files under another key.",

@@ -75,7 +75,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ("all of it, and what comes", "rnx log 7"),
         ("the last 20 lines as of now", "rnx log --tail=20 --follow=false 7"),
         ("what came in the last ten minutes, with times", "rnx log --since=10m --timestamps 7"),
-        ("lines that match, which the server looks for", "rnx log --grep='ERROR|WARN' --follow=false 7"),
+        ("lines of its stderr that match, of a job of rnx run --separate", "rnx log --stderr --grep='ERROR|WARN' 7"),
     ),
     "wait": (
         ("until both have ended", "rnx wait 7 8"),
