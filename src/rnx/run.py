@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from joblet.command_line import FAILURE, write
-from rnx import attach, later, render, terminal, workflow_file, workflow_text
+from rnx import attach, later, render, secrets, terminal, workflow_file, workflow_text
 from rnx import wait as waiting
 from rnx.detach import DEFAULT, keys_of
 from rnx.jobs import seconds
@@ -70,7 +70,9 @@ def run(
     ] = None,
     secret_env: Annotated[
         list[str] | None,
-        typer.Option("--secret-env", "-s", metavar="NAME=VALUE", help="The same, with a value that no answer shows."),
+        typer.Option(
+            "--secret-env", "-s", metavar="NAME", help=f"A variable whose value no answer shows: {secrets.HELP}."
+        ),
     ] = None,
     workdir: Annotated[
         str,
@@ -186,7 +188,7 @@ def run(
     if wait or follow:
         later.check_waiting(when, "--follow" if follow else "--wait")
     environment = workflow_file.assignments("--env", env)
-    secrets = workflow_file.assignments("--secret-env", secret_env)
+    secret_environment = secrets.secrets_of(secret_env, stdin_is_the_jobs=interactive)
 
     async def call(client: Client) -> None:
         keys_of(detach_keys)  # before there is a job
@@ -208,7 +210,7 @@ def run(
                 key=job_key,
                 name=name,
                 environment=environment,
-                secret_environment=secrets,
+                secret_environment=secret_environment,
                 workdir=workdir,
                 uploads=[*(upload or ()), *(upload_dir or ())],
                 stdin=interactive,

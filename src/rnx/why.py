@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from joblet.command_line import FAILURE, Failure, one_line, write
-from rnx import attach, evidence, render, workflow_file, workflow_text
+from rnx import attach, evidence, render, secrets, workflow_text
 from rnx import wait as waiting
 from rnx.detach import DEFAULT
 from rnx.jobs import JobId, Json
@@ -144,7 +144,10 @@ def rerun(
     secret_env: Annotated[
         list[str] | None,
         typer.Option(
-            "--secret-env", "-s", metavar="NAME=VALUE", help="Secrets of the job, which the server does not tell."
+            "--secret-env",
+            "-s",
+            metavar="NAME",
+            help=f"A secret of the job, which the server does not tell: {secrets.HELP}.",
         ),
     ] = None,
     upload: Annotated[
@@ -164,11 +167,12 @@ def rerun(
 
     Files are not kept for that: those that the job was given have to be given again.
     """
-    secrets = workflow_file.assignments("--secret-env", secret_env)
+    values = secrets.secrets_of(secret_env)
+    uploads = [*(upload or ()), *(upload_dir or ())]
 
     async def call(client: Client) -> None:
         old = await client.status(job_id)
-        _check_complete(old, secrets)
+        _check_complete(old, values, uploads)
         job = await client.run(
             old.command,
             *old.args,
@@ -183,9 +187,9 @@ def rerun(
             priority=old.priority,
             name=old.name,
             environment=old.environment,
-            secret_environment=secrets,
+            secret_environment=values,
             workdir=old.workdir,
-            uploads=[*(upload or ()), *(upload_dir or ())],
+            uploads=uploads,
             labels=old.labels,
             retries=old.retries,
             retry_delay=old.retry_delay_ms / 1000,
@@ -204,16 +208,18 @@ def rerun(
     with_client(ctx, call, failure=OWN_FAILURE if wait or follow else FAILURE)
 
 
-def _check_complete(old: JobInfo, secrets: dict[str, str]) -> None:
+def _check_complete(old: JobInfo, values: Collection[str], uploads: Sequence[Path]) -> None:
     """Raise Failure for a job that would not be the same again."""
     if old.workflow_id:
         raise Failure(
             f"job {old.id} is of workflow {old.workflow_id}, whose values and files it needs:"
             f" rnx workflow retry {old.workflow_id}"
         )
-    if missing := [name for name in old.secret_environment if name not in secrets]:
+    if missing := [name for name in old.secret_environment if name not in values]:
         flags = " ".join(f"--secret-env={name}" for name in missing)
         raise Failure(f"job {old.id} has secrets, which the server does not tell; give them again: {flags}")
+    if old.has_uploads and not uploads:
+        raise Failure(f"job {old.id} was given files, which are not kept; give them again: --upload, --upload-dir")
 
 
 def register(app: typer.Typer) -> None:

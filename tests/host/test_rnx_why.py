@@ -104,6 +104,18 @@ def test_secrets_have_to_be_given_again(server: Server) -> None:
     assert "hidden-value" not in server.rnx("why", job_id, "--json").stdout
 
 
+def test_files_have_to_be_given_again(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("from a file\n")
+    run = server.rnx("run", "--wait", "--upload=f", "cat", "f", cwd=tmp_path)
+    job_id = re.search(r"^ID: (\d+)$", run.stdout, re.MULTILINE)[1]
+    result = server.rnx("rerun", job_id)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"Error: job {job_id} was given files, which are not kept; give them again: --upload, --upload-dir\n"
+    )
+    assert server.rnx("rerun", "-f", "--upload=f", job_id, cwd=tmp_path).stdout == "from a file\n"
+
+
 @pytest.mark.parametrize("size", [0, 1, 5000, 32768, 1_000_003])
 async def test_the_end_of_a_log_however_long(server: Server, size: int) -> None:
     names = ("admin-cert", "admin-key", "ca-cert")

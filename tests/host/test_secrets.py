@@ -4,21 +4,43 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from harness import PATIENCE, Server, Stock
+from harness import PATIENCE, Server, Stock, poll_until
 from workflow_client import UNTIL_GO, Flows, bash, refusal
 
 NAMES = ("WORKFLOW", "JOB", "GIVEN", "DEFAULT", "BLOCK", "MIXED", "ALONE")
 TELL = "; ".join(f'printf %s "${name}" | sha256sum | cut -d" " -f1' for name in NAMES[:-1])
 """prints what each secret comes to, but not what it is"""
+
+
+RUNNING = [
+    *(
+        ["list", "--json"],
+        ["status", "1", "--json"],
+        ["why", "1", "--json"],
+        ["top", "--once", "--json", "--interval=200ms"],
+    ),
+]
+RETOLD = [
+    *(["list", "--json"], ["list", "--workflow", "--json"], ["status", "2", "--json"]),
+    *(["status", "--workflow=1", "--json"], ["status", "--workflow=1", "--verbose"]),
+    *(["workflow", "events", "--json"], ["workflow", "graph", "1", "--format=svg"]),
+]
+ENDED = [
+    *RETOLD,
+    *(["list", "--format={secret_environment} {environment}"], ["status", "-v", "1"], ["status", "1", "--json"]),
+    *(["why", "1"], ["why", "1", "--json"], ["why", "--workflow=1"], ["why", "--workflow=1", "--json"]),
+    *(["log", "--timestamps", "1"], ["complete", "fish", "--", "status", ""]),
+]
 
 
 class Case:
@@ -72,9 +94,16 @@ class Case:
             yield f"/proc/{pid}/environ", Path(f"/proc/{pid}/environ").read_bytes()
         yield from self.replies()
 
-    def check_rnx(self) -> None:
-        for where, seen in self.rnx():
-            assert not [name for name, value in self.values.items() if value.encode() in seen], where
+    def check_rnx(self, commands: Iterable[Sequence[str]]) -> None:
+        """No secret is in what these commands print."""
+        for command in commands:
+            result = self.server.rnx(*command)
+            assert result.returncode == 0, result.stderr
+            self.check_told(command, result)
+
+    def check_told(self, command: Sequence[str], result: subprocess.CompletedProcess[str]) -> None:
+        told = result.stdout + result.stderr
+        assert not [name for name, value in self.values.items() if value in told], command
 
     def replies(self) -> Iterator[tuple[str, bytes]]:
         flows = self.flows
@@ -90,16 +119,11 @@ class Case:
             yield "GetJobStatus", self.client.status(job.id).SerializeToString()
             yield "GetJobLogs", b"".join(self.client.logs(job.id, noFollow=True))
 
-    def rnx(self) -> Iterator[tuple[str, bytes]]:
-        commands = [
-            *(["list", "--json"], ["list", "--workflow", "--json"], ["status", "2", "--json"]),
-            *(["status", "--workflow=1", "--json"], ["status", "--workflow=1", "--verbose"]),
-            *(["workflow", "events", "--json"], ["workflow", "graph", "1", "--format=svg"]),
-        ]
-        for command in commands:
-            result = self.server.rnx(*command)
-            assert result.returncode == 0, result.stderr
-            yield f"rnx {' '.join(command)}", (result.stdout + result.stderr).encode()
+    def let_go(self, job_id: str) -> None:
+        """Let a job go on that waits for a file in its work directory."""
+        work = self.server.state / f"jobs/{job_id}/work"
+        poll_until(work.is_dir)
+        (work / "go").touch()
 
     def holders(self) -> set[int]:
         """Users of the processes in whose environment there is a secret."""
@@ -135,7 +159,7 @@ def test_secrets_reach_their_jobs_and_nobody_else(case: Case) -> None:
     client.stop(blocker.id)
     assert flows.until(workflow_id, "a", "RUNNING")
     case.check()
-    assert {user >= 0x70000000 for user in case.holders()} == {True}  # so that those who look would see
+    assert {user >= 0x10000 for user in case.holders()} == {True}  # so that those who look would see
 
     flows.go(workflow_id)
     ended = flows.wait(workflow_id)
@@ -148,7 +172,7 @@ def test_secrets_reach_their_jobs_and_nobody_else(case: Case) -> None:
     assert shown.count("***") == 3 + 2 * 4  # each by itself, whatever is around it
     assert dict(client.status(alone.id).secret_environment) == {"ALONE": "***"}
     case.check()
-    case.check_rnx()
+    case.check_rnx(RETOLD)
 
     target = case.server.directory / "copy"
     command = [sys.executable, "-m", "joblet", "backup", str(target)]
@@ -161,6 +185,55 @@ def test_secrets_reach_their_jobs_and_nobody_else(case: Case) -> None:
     flows.retry(workflow_id)  # with what is on the disk only
     again = flows.wait(workflow_id)
     assert [client.output(job.jobId) for job in again.jobs] == [case.expected()] * 2
+    case.check()
+
+
+@pytest.mark.load
+def test_secrets_that_rnx_is_given_are_told_by_none_of_its_commands(case: Case, tmp_path: Path) -> None:
+    value, server = case.values, case.server
+    environment = {**os.environ, "ALONE": value["ALONE"], "given": value["GIVEN"]}
+    tell = 'printf %s "$ALONE$JOB" | sha256sum; kill -SEGV $$'
+    command = (
+        "run",
+        "--name=n",
+        "-s",
+        "ALONE",
+        "-s",
+        "JOB=-",
+        "bash",
+        "-c",
+        f"{UNTIL_GO.replace('/workflow', '.')}; {tell}",
+    )
+    run = server.rnx(*command, env=environment, input=value["JOB"] + "\n")
+    assert (run.returncode, run.stderr) == (0, "")
+    (tmp_path / "w.yaml").write_text(case.text())
+    flow = server.rnx("run", f"--workflow={tmp_path / 'w.yaml'}", "--param=given", env=environment)
+    assert (flow.returncode, flow.stderr) == (0, "")
+
+    poll_until(lambda: bool(case.holders()))
+    case.check()  # while it runs
+    assert {user >= 0x10000 for user in case.holders()} == {True}
+    case.check_rnx(RUNNING)
+    case.let_go("1")
+    assert server.rnx("wait", "1").returncode == 128 + 11
+    case.flows.until("1", "a", "RUNNING")
+    case.flows.go("1")
+    case.flows.wait("1")
+    both = value["ALONE"] + value["JOB"]
+    assert case.client.output("1").decode().split()[0] == hashlib.sha256(both.encode()).hexdigest()
+    case.check_rnx([*ENDED, ["workflow", "validate", str(tmp_path / "w.yaml"), "--param=given=x"]])
+    for refused in (["rerun", "1"], ["run", "-s", "ALONE", "-s", "A-B=-", "true"], ["run", "-s", "ALONE", "nonsense;"]):
+        result = server.rnx(*refused, env=environment, input=value["JOB"])
+        assert result.returncode == 1
+        case.check_told(refused, result)
+    again = ["rerun", "-s", "ALONE", "-s", "JOB=-", "1"]
+    result = server.rnx(*again, env=environment, input=value["JOB"])
+    assert result.returncode == 0
+    case.check_told(again, result)
+    job_id = result.stdout.split()[3]
+    case.let_go(job_id)
+    assert server.rnx("wait", job_id).returncode == 128 + 11
+    assert case.client.output(job_id) == case.client.output("1")
     case.check()
 
 
