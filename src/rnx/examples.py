@@ -51,7 +51,13 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ("two fields of it, for a script", "rnx status --format='{status} {exitCode}' 7"),
         ("a workflow and its jobs", "rnx status --workflow=3"),
     ),
-    "stop": (("SIGTERM, and SIGKILL for the whole tree when that does not do", "rnx stop 7"),),
+    "stop": (
+        ("SIGTERM, and SIGKILL for the whole tree when that does not do", "rnx stop 7"),
+        ("as Ctrl-C would, with half a minute to end", "rnx stop --signal=INT --grace=30s 7"),
+        ("several, at once", "rnx stop --grace=0s 7 8"),
+    ),
+    "pause": (("both stand still, and keep their memory", "rnx pause 7 8"),),
+    "resume": (("both go on", "rnx resume 7 8"),),
     "timeout": (("two hours from the start of its command", "rnx timeout 7 2h"),),
     "delete": (
         ("two jobs that have ended, and their logs", "rnx delete 7 8"),
@@ -71,6 +77,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ("the last 20 lines as of now", "rnx log --tail=20 --follow=false 7"),
         ("what came in the last ten minutes, with times", "rnx log --since=10m --timestamps 7"),
         ("lines that match, which the server looks for", "rnx log --grep='ERROR|WARN' --follow=false 7"),
+        ("what a job of rnx run --separate wrote to its stderr, and no header", "rnx log --stderr --raw 7"),
     ),
     "wait": (
         ("until both have ended", "rnx wait 7 8"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -127,6 +126,8 @@ def resume(ctx: typer.Context, job_ids: JobIds) -> None:
 
 async def _each(job_ids: Sequence[str], call: Callable[[str], Awaitable[T]], show: Callable[[T], str]) -> None:
     """Call for some jobs at the same time, and print in order. Raises typer.Exit when one could not be done."""
+    import asyncio
+
     from joblet.client import CallError
 
     calls = [asyncio.ensure_future(call(job_id)) for job_id in dict.fromkeys(job_ids)]

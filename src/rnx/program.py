@@ -26,7 +26,9 @@ COMMANDS: Mapping[str, Entry] = {
     "run": Entry("rnx.run", "Create and start a new job, or a workflow."),
     "attach": Entry("rnx.attach", "Be at the input and output of a job that was run with -i or -t, as if it ran here."),
     "status": Entry("rnx.jobs", "Get detailed information about a job, or about a workflow and its jobs."),
-    "stop": Entry("rnx.jobs", "Stop a running job: SIGTERM, then SIGKILL."),
+    "stop": Entry("rnx.jobs", "Stop running jobs: SIGTERM, or another signal, then SIGKILL."),
+    "pause": Entry("rnx.jobs", "Keep running jobs from running, until `rnx resume`."),
+    "resume": Entry("rnx.jobs", "Let paused jobs go on."),
     "timeout": Entry(
         "rnx.jobs",
         "Change how long a job may run, counted from its start; it may be longer than the server's jobTimeout.",
