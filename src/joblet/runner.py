@@ -50,7 +50,7 @@ class Runner:
         self._scheduling = 0
         """scheduled jobs that are being accepted"""
         self._recurrences = Recurrences(self._around, self._runs_of, self._start)
-        self._pausing: set[asyncio.Task[None]] = set()
+        self._changing: set[asyncio.Task[None]] = set()
         self._host_error: HostUnable | None = None
         self.on_end: Callable[[Job], None] = lambda job: None
         """told of every job whose final state has been stored"""
@@ -191,7 +191,7 @@ class Runner:
         """
         live = self.find(job_id)
         if live is not None:
-            await live.request_stop(reason, stop)
+            await self._finish_alone(live.request_stop(reason, stop))
             await first_of(live.ended, live.unstored)
             if not live.ended.is_set():
                 raise StoreFailed(f"job {job_id} is being stopped, but its state cannot be stored now")
@@ -216,12 +216,15 @@ class Runner:
         if live is None:
             job = await self.get(job_id)
             raise JobNotRunning(job.id, job.state)
-        # What was begun is finished whether or not the client stays.
-        changing = asyncio.create_task(change(live))
-        self._pausing.add(changing)
-        changing.add_done_callback(self._pausing.discard)
-        await asyncio.shield(changing)
+        await self._finish_alone(change(live))
         return await self.get(job_id)
+
+    async def _finish_alone(self, change: Coroutine[None, None, None]) -> None:
+        """Wait for a change of a job, which is finished whether or not the client stays to hear of it."""
+        changing = asyncio.create_task(change)
+        self._changing.add(changing)
+        changing.add_done_callback(self._changing.discard)
+        await asyncio.shield(changing)
 
     async def set_timeout(self, job_id: str, timeout_ms: int, who: str) -> Job:
         """Change how long a job may run, counted from its exec; it may be more than any job can ask for.
@@ -270,7 +273,7 @@ class Runner:
         """Stop following jobs; they go on, and the next server finds them again."""
         self._around.closing = True
         self._around.timetable.close()
-        await asyncio.gather(*self._accepting, *self._pausing, return_exceptions=True)
+        await asyncio.gather(*self._accepting, *self._changing, return_exceptions=True)
         tasks, live = list(self._tasks.values()), list(self._live.values())
         for job in live:
             job.drop_timer()

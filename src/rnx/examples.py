@@ -53,10 +53,11 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     ),
     "stop": (
         ("SIGTERM, and SIGKILL for the whole tree when that does not do", "rnx stop 7"),
-        ("as Ctrl-C would, with ten seconds to tidy up", "rnx stop --signal=INT --grace=10s 7 8"),
+        ("as Ctrl-C would, with half a minute to end", "rnx stop --signal=INT --grace=30s 7"),
+        ("several, at once", "rnx stop --grace=0s 7 8"),
     ),
-    "pause": (("keep it from running while something else needs the machine", "rnx pause 7"),),
-    "resume": (("let it go on", "rnx resume 7"),),
+    "pause": (("both stand still, and keep their memory", "rnx pause 7 8"),),
+    "resume": (("both go on", "rnx resume 7 8"),),
     "timeout": (("two hours from the start of its command", "rnx timeout 7 2h"),),
     "delete": (
         ("two jobs that have ended, and their logs", "rnx delete 7 8"),
@@ -75,7 +76,8 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ("all of it, and what comes", "rnx log 7"),
         ("the last 20 lines as of now", "rnx log --tail=20 --follow=false 7"),
         ("what came in the last ten minutes, with times", "rnx log --since=10m --timestamps 7"),
-        ("lines of its stderr that match, of a job of rnx run --separate", "rnx log --stderr --grep='ERROR|WARN' 7"),
+        ("lines that match, which the server looks for", "rnx log --grep='ERROR|WARN' --follow=false 7"),
+        ("what a job of rnx run --separate wrote to its stderr, and no header", "rnx log --stderr --raw 7"),
     ),
     "wait": (
         ("until both have ended", "rnx wait 7 8"),
