@@ -19,14 +19,13 @@ from joblet.command import Command
 from joblet.errors import HostUnable
 from joblet.executor.base import Exit, LaunchFailed, Lost, Usage
 from joblet.executor.local import disk, exec, files, host, monitor, prepare, ranges, reading, record, shim, spec
-from joblet.executor.local import stop as stops
 from joblet.executor.local.cgroup import Cgroups
 from joblet.executor.local.freezing import Freezing
-from joblet.executor.local.input import Feeder, open_feeder
 from joblet.executor.local.record import NO_DESCRIPTOR, BadRecord
+from joblet.executor.local.running import Shim
 from joblet.executor.local.spawn import Process, Unfollowed
 from joblet.executor.local.spec import View
-from joblet.job import Job, Limits, State, Stop
+from joblet.job import Job, Limits, State
 from joblet.log import fields
 from joblet.uploads import Uploads
 
@@ -172,7 +171,7 @@ class LocalExecutor:
             process.close()
             return await self._end_damaged(directory, "its work directory is missing")
         self._ranges.claim(base)
-        return Shim(self, directory, process, started, base)
+        return self._running(directory, process, started, base)
 
     async def _take_up(self, job: Job, directory: Path) -> Exit | Lost | None:
         """What an earlier server's job has come to that has no monitor, or one that does not hold its lock."""
@@ -280,7 +279,7 @@ class LocalExecutor:
             self._ranges.give_back(base)
             raise
         process = Process(launched.pid, launched.pidfd, child=True)
-        running = Shim(self, directory, process, record.Started(clock.now_ns(), time.monotonic()), base)
+        running = self._running(directory, process, record.Started(clock.now_ns(), time.monotonic()), base)
         failure = await shim.read_report(launched.report)
         if failure is None:
             return running
@@ -358,74 +357,13 @@ class LocalExecutor:
     def _why_lost(self, who: record.Monitor | None) -> str:
         return "the host was rebooted" if who is not None and who.boot != self.epoch else "its monitor was killed"
 
-    async def _finished(self, directory: Path, base: int, reason: str) -> Exit | Lost:
-        end = await self._conclude(directory, reason)
-        self._ranges.give_back(base)
-        return end
+    def _running(self, directory: Path, process: Process, started: record.Started, base: int) -> Shim:
+        async def finish(reason: str) -> Exit | Lost:
+            end = await self._conclude(directory, reason)
+            self._ranges.give_back(base)
+            return end
 
-
-class Shim:
-    """A job under way: its monitor, followed by pidfd."""
-
-    def __init__(
-        self, executor: LocalExecutor, directory: Path, process: Process, started: record.Started, base: int
-    ) -> None:
-        self.pid = process.pid
-        self.started_at = started.at
-        self._began = started.monotonic
-        self._executor = executor
-        self._freezing = executor.freezing
-        self._directory = directory
-        self._process = process
-        self._base = base
-        self._grace_ms = 0
-        """of the stops so far; 0: there was none"""
-        self._was_frozen = False
-
-    def elapsed(self) -> float:
-        """Seconds since its command was exec'd."""
-        return time.monotonic() - self._began
-
-    async def wait(self) -> Exit | Lost:
-        """Wait until the monitor has ended; what its record says."""
-        await self._process.wait()
-        # As on a disk that has failed; of one that is not our child we do not know.
-        reason = "its monitor could not write its record" if self._process.ended_by_itself else ""
-        if self._was_frozen:
-            await self._freezing.forget(self._directory.name)
-        return await self._executor._finished(self._directory, self._base, reason)
-
-    async def open_input(self) -> Feeder:
-        """A way into the job, by its monitor's FIFO. Raises InputOver or OSError."""
-        return await asyncio.to_thread(open_feeder, self._directory)
-
-    async def stop(self, stop: Stop) -> None:
-        """The monitor sees to both signals."""
-        if stop.grace_ms == 0:
-            self._process.send_signal(signal.SIGUSR1)
-            return
-        grace_ms = round(self._executor._settings.grace * 1000) if stop.grace_ms is None else stop.grace_ms
-        # Two that come close together are one to the monitor, which must not take the longer grace for the only one.
-        self._grace_ms = min(grace_ms, self._grace_ms or grace_ms)
-        try:
-            await asyncio.to_thread(stops.write, self._directory, stop, self._grace_ms)
-        except OSError as error:  # it ends all the same, by what was said before
-            log.warning("stop cannot be told", extra=fields(jobId=self._directory.name, error=_text(error)))
-        self._process.send_signal(signal.SIGTERM)
-
-    async def freeze(self) -> None:
-        """By its control group."""
-        self._was_frozen = True
-        await self._freezing.freeze(self._directory.name)
-
-    async def thaw(self) -> None:
-        """By its control group."""
-        await self._freezing.thaw(self._directory.name)
-
-    async def is_frozen(self) -> bool:
-        """As the kernel has it."""
-        self._was_frozen = True  # or had been before, by an earlier server
-        return await self._freezing.is_frozen(self._directory.name)
+        return Shim(directory, process, started, self.freezing, self._settings.grace, finish)
 
 
 def _no_log(error: OSError) -> LaunchFailed:
