@@ -263,8 +263,13 @@ def log_header(job_id: str) -> str:
 
 def status_json(job: JobInfo) -> str:
     """One object with the fields of GetJobStatusRes; what the server's kernel does not count is null."""
+    return json.dumps(status_object(job), indent=2) + "\n"
+
+
+def status_object(job: JobInfo) -> dict[str, Any]:
+    """The fields of GetJobStatusRes."""
     receipt = None if job.receipt is None else _object(job.receipt, RECEIPT_FIELDS)
-    return json.dumps(_object(job, STATUS_FIELDS) | {"receipt": receipt}, indent=2) + "\n"
+    return _object(job, STATUS_FIELDS) | {"receipt": receipt}
 
 
 def list_json(jobs: Iterable[JobInfo]) -> str:

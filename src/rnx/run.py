@@ -62,6 +62,9 @@ def run(
         ),
     ] = False,
     detach_keys: attach.DetachKeys = DEFAULT,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the job as `rnx status --json` does; with --wait as it has ended.")
+    ] = False,
     logs: Annotated[bool, typer.Option("--logs", help="With --follow: what its jobs write, too.")] = False,
     name: Annotated[str, typer.Option(metavar="TEXT", help="Name of the job, for people.", show_default=False)] = "",
     env: Annotated[
@@ -179,6 +182,8 @@ def run(
     if command is None:
         ctx.fail("Missing argument 'COMMAND', or --workflow=FILE.")
     _refuse(ctx, _OF_WORKFLOWS, "needs --workflow")
+    if as_json and (follow or interactive or tty):
+        ctx.fail("--json is without --follow, --interactive and --tty, which print what the job writes")
     if not schedule:
         _refuse(ctx, later.OF_SCHEDULES, "needs --schedule")
     if not retries:
@@ -226,9 +231,10 @@ def run(
             await attach.accompany(job, detach_keys, stdin=interactive)
         if follow:
             await waiting.follow(job)
-        write(render.started(job.info))
+        if not (as_json and wait):
+            write(render.status_json(job.info) if as_json else render.started(job.info))
         if wait:
-            await waiting.wait_for(job)
+            await waiting.wait_for(job, as_json=as_json)
 
     with_client(ctx, call, failure=OWN_FAILURE if wait or follow or interactive or tty else FAILURE)
 

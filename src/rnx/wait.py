@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from joblet.command_line import one_line, write
+from rnx import render
+from rnx.jobs import Json
 from rnx.output import Output, write_streams
 from rnx.session import OWN_FAILURE, ServerCommand, with_client
 
@@ -38,7 +40,7 @@ def next_attempt(job: JobInfo) -> str:
     return one_line(f"It was attempt {job.attempt} of {job.retries + 1}; the next is job {job.retried_by}") + "\n"
 
 
-async def wait_for(job: Job) -> None:
+async def wait_for(job: Job, *, as_json: bool = False) -> None:
     """Wait for a job that was just run, and say how it has ended; of attempts before the last on stderr.
 
     Raises typer.Exit with its exit status.
@@ -52,7 +54,7 @@ async def wait_for(job: Job) -> None:
                 break
             tell(ending(ended) + next_attempt(ended))
             last = ended.retried_by
-    write(ending(ended))
+    write(render.status_json(ended) if as_json else ending(ended))
     raise typer.Exit(exit_status(ended))
 
 
@@ -99,6 +101,7 @@ def wait(
     ctx: typer.Context,
     job_ids: Annotated[list[str], typer.Argument(metavar="JOB-ID", show_default=False)],
     any_one: Annotated[bool, typer.Option("--any", help="Wait only until one of them has ended.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Wait until jobs have ended, and print how.
 
@@ -108,7 +111,8 @@ def wait(
 
     async def call(client: Client) -> None:
         ended = await client.wait(job_ids, any=any_one)
-        write("".join(map(ending, ended)))
+        array = render.JsonArray(render.status_object)
+        write(array.piece(ended) + array.end() if as_json else "".join(map(ending, ended)))
         raise typer.Exit(next((status for status in map(exit_status, ended) if status), 0))
 
     with_client(ctx, call, failure=OWN_FAILURE)

@@ -104,6 +104,19 @@ def test_secrets_have_to_be_given_again(server: Server) -> None:
     assert "hidden-value" not in server.rnx("why", job_id, "--json").stdout
 
 
+def test_jobs_as_json_where_they_are_run_and_waited_for(server: Server) -> None:
+    begun = json.loads(server.rnx("run", "--json", "--name=json", "sleep", "0.1").stdout)
+    assert (begun["name"], begun["command"], begun["args"]) == ("json", "sleep", ["0.1"])
+    failed = server.rnx("run", "--json", "--wait", "bash", "-c", "exit 3")
+    ended = json.loads(failed.stdout)
+    assert (failed.returncode, ended["status"], ended["exitCode"]) == (3, "FAILED", 3)
+    waited = json.loads(server.rnx("wait", "--json", begun["id"], ended["id"]).stdout)
+    assert [job["status"] for job in waited] == ["COMPLETED", "FAILED"]
+    assert waited[1] == json.loads(server.rnx("status", "--json", ended["id"]).stdout)
+    refused = server.rnx("run", "--json", "--follow", "true")
+    assert (refused.returncode, refused.stdout) == (2, "")
+
+
 def test_files_have_to_be_given_again(server: Server, tmp_path: Path) -> None:
     (tmp_path / "f").write_text("from a file\n")
     run = server.rnx("run", "--wait", "--upload=f", "cat", "f", cwd=tmp_path)

@@ -146,6 +146,14 @@ def test_top_prints_a_table_of_two_samples(server: Server, client: Stock) -> Non
     )
 
 
+def test_a_paused_job_shows_so(server: Server, client: Stock) -> None:
+    job_id = client.started("sleep", "1000").id
+    assert server.rnx("pause", job_id).returncode == 0
+    (told,) = server.rnx("top", "--once", "--interval=200ms", job_id).stdout.splitlines()[1:]
+    assert told.split()[:4] == [job_id, "sleep", "1000", "paused"]
+    client.stop(job_id)
+
+
 def test_top_prints_lines_where_it_cannot_draw(server: Server, client: Stock) -> None:
     job = client.started("sleep", "1000")
     command = server.rnx_command("top", "--interval=200ms", job.id)
