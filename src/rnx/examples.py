@@ -75,8 +75,10 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "log": (
         ("all of it, and what comes", "rnx log 7"),
         ("the last 20 lines as of now", "rnx log --tail=20 --follow=false 7"),
-        ("what came in the last ten minutes, with times", "rnx log --since=10m --timestamps 7"),
-        ("lines that match, which the server looks for", "rnx log --grep='ERROR|WARN' --follow=false 7"),
+        (
+            "lines of the last ten minutes that match, with times; the server looks for them",
+            "rnx log --since=10m --grep='ERROR|WARN' --timestamps 7",
+        ),
         ("what a job of rnx run --separate wrote to its stderr, and no header", "rnx log --stderr --raw 7"),
     ),
     "wait": (

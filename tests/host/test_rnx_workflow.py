@@ -310,8 +310,8 @@ def test_viewers_may_look_only(folder: Folder) -> None:
 def test_a_job_gets_its_files_and_variables(folder: Folder) -> None:
     folder.write("script.sh", "cat lib/part; echo $PLAIN $HUSH $PWD")
     folder.write("project/lib/part", "part\n")
-    flags = ["--upload=script.sh", "--upload-dir=project", "--env=PLAIN=seen", "-s", "HUSH=hidden", "--name=nightly"]
-    output = folder.rnx("run", *flags, "bash", "script.sh")
+    flags = ["--upload=script.sh", "--upload-dir=project", "--env=PLAIN=seen", "-s", "HUSH", "--name=nightly"]
+    output = folder.rnx("run", *flags, "bash", "script.sh", env={**os.environ, "HUSH": "hidden"})
     job_id = re.findall(r"^ID: (\d+)$", output, re.MULTILINE)[0]
     assert folder.rnx("log", job_id).splitlines()[1:] == ["part", "seen hidden /work"]
     verbose = folder.rnx("status", "--verbose", job_id)

@@ -56,7 +56,8 @@ class Later(Site):
 
     def is_busy(self) -> bool:
         """Whether some job waits neither for its time, nor for a slot, nor for its end."""
-        waiting = {*self.runner._around.timetable._waiting, *self.runner._admission._waiting, *self.host.under_way}
+        running = {job_id for job_id in self.host.under_way if self.runner._live[job_id].launched.is_set()}
+        waiting = {*self.runner._around.timetable._waiting, *self.runner._admission._waiting, *running}
         return not self.runner._live.keys() <= waiting
 
     async def order(self, **what: object) -> Live:
