@@ -24,3 +24,18 @@ async def finish(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await asyncio.wait({working})
         raise
+
+
+async def acquire(release: Callable[[T], object], call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What a call in a thread has opened. When this is cancelled it is released, as soon as it is there."""
+    opening = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(lambda opened: _release(release, opened))
+        raise
+
+
+def _release(release: Callable[[T], object], opened: asyncio.Future[T]) -> None:
+    if not opened.cancelled() and opened.exception() is None:
+        release(opened.result())

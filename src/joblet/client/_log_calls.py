@@ -103,6 +103,16 @@ class LogCalls(Calls):
                 times = tuple(zip(chunk.starts, chunk.times, strict=False))
                 yield LogChunk(chunk.payload, chunk.offset or 0, times, _STREAM_NAMES.get(chunk.stream, ""))
 
+    async def _log_start(self, job_id: str, offset: int, tail: int | None, tail_bytes: int | None) -> int:
+        """Where a stream that is asked for in this way begins, as of now."""
+        if tail is None and tail_bytes is None:
+            return offset
+        request = _request(job_id, False, offset, tail, tail_bytes, None, None, "", "")
+        async with aclosing(self._log_messages(request)) as chunks:
+            async for chunk in chunks:
+                return chunk.offset or 0
+        return offset
+
     async def _log_stream(self, request: pb.GetJobLogsReq, reconnect: bool) -> AsyncGenerator[pb.DataChunk]:
         """The chunks that have a payload, each once. Where the first begins, a second call goes on."""
         patience = Patience(self.config.patience if reconnect else 0)

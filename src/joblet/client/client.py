@@ -269,8 +269,13 @@ class Client(WorkflowCalls, LogCalls, ExecCalls, FileCalls, UsageCalls):
         The output begins at byte `offset`, or with the last lines or bytes; with `reconnect` it goes on when the server
         is restarted, as in `logs`. Without `stdin` there is only that.
         """
-        logs = self.logs(job_id, offset=offset, tail=tail, tail_bytes=tail_bytes, reconnect=reconnect)
-        return Session(self, job_id, logs, stdin=stdin)
+
+        async def open_output() -> AsyncGenerator[bytes]:
+            # Before anything is sent: what a job writes in answer to that is never before the place to begin at.
+            begin = await self._log_start(job_id, offset, tail, tail_bytes)
+            return self.logs(job_id, offset=begin, reconnect=reconnect)
+
+        return Session(self, job_id, open_output, stdin=stdin)
 
     async def tail(self, job_id: str, size: int = 16384) -> bytes:
         """The last `size` bytes of the job's output as of now, however long it is."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self
 
 from grpclib.const import Cardinality
 
@@ -31,8 +31,10 @@ class Session:
     job goes on. Reading and writing may be done by tasks of their own.
     """
 
-    def __init__(self, client: Client, job_id: str, logs: AsyncIterator[bytes], *, stdin: bool) -> None:
-        """`logs` is the job's output; see Client.attach, which makes these."""
+    def __init__(
+        self, client: Client, job_id: str, open_output: Callable[[], Awaitable[AsyncGenerator[bytes]]], *, stdin: bool
+    ) -> None:
+        """`open_output` gives the job's output, from a place that is known then; see Client.attach."""
         self.job_id = job_id
         self.job: JobInfo
         """as of the start of the session"""
@@ -43,7 +45,8 @@ class Session:
         self._client = client
         self.stdin = stdin
         """whether it can send"""
-        self._output = cast("AsyncGenerator[bytes]", logs)
+        self._open_output = open_output
+        self._output: AsyncGenerator[bytes]
         self._call: _InputCall | None = None
         self._order = asyncio.Lock()
 
@@ -52,6 +55,7 @@ class Session:
         self.job = await self._client.status(self.job_id)
         if self.stdin and not self.job.stdin:
             raise FailedPrecondition(f"job takes no input: {self.job_id} (it was not run with stdin or a terminal)")
+        self._output = await self._open_output()
         return self
 
     async def __aexit__(

@@ -74,8 +74,10 @@ class SessionService(pb.SessionServiceBase):
                 raise ShuttingDown
         finally:
             feeding.cancel()
-            await asyncio.wait([feeding])
-            feeder.close()
+            try:
+                await asyncio.wait([feeding])
+            finally:  # this call may be cancelled once more
+                feeder.close()
         return pb.JobInputRes(bytes=feeder.taken)
 
     async def _find(self, job_id: str) -> Live:

@@ -20,6 +20,7 @@ from joblet.executor.base import STDERR, STDOUT, CommandEnd, JobGone, LaunchFail
 from joblet.executor.local import record, spec
 from joblet.executor.local.record import BadRecord
 from joblet.job import Job, Terminal, signal_name
+from joblet.threads import acquire
 
 _SOCKET = "exec"
 _CONNECT_SECONDS = 10.0
@@ -112,21 +113,14 @@ def _ask(directory: Path, order: bytes, command: Command) -> _Opened:
 
 async def start(job: Job, directory: Path, command: Command) -> Session:
     """Start the command. Raises JobGone or OSError."""
-    asking = asyncio.ensure_future(asyncio.to_thread(_ask, directory, encode(job, command), command))
-    try:
-        return Session(await asyncio.shield(asking), command)
-    except asyncio.CancelledError:
-        asking.add_done_callback(_drop)
-        raise
+    return Session(await acquire(_drop, _ask, directory, encode(job, command), command), command)
 
 
-def _drop(asked: asyncio.Future[_Opened]) -> None:
+def _drop(opened: _Opened) -> None:
     """Of who has gone while it was asked for: without a connection the command ends."""
-    if not asked.cancelled() and asked.exception() is None:
-        opened = asked.result()
-        opened.connection.close()
-        for fd in {*opened.output.values(), opened.input} - {-1}:
-            os.close(fd)
+    opened.connection.close()
+    for fd in {*opened.output.values(), opened.input} - {-1}:
+        os.close(fd)
 
 
 class Session:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from joblet.errors import NoFiles
 from joblet.executor.local import image, monitor
+from joblet.threads import acquire
 
 _TRIES = 500
 _PAUSE = 0.01
@@ -25,11 +26,11 @@ async def open_work(directory: Path, epoch: str) -> int:
     if not await asyncio.to_thread(disk.exists):
         return await open_directory(directory / "work", what)
     for _ in range(_TRIES):
-        if (fd := await asyncio.to_thread(monitor.open_disk, directory, epoch)) is not None:
+        if (fd := await acquire(_close, monitor.open_disk, directory, epoch)) is not None:
             return fd
         if not await asyncio.to_thread(image.is_written, disk):
             try:
-                return await asyncio.to_thread(image.open_read_only, disk)
+                return await acquire(_close, image.open_read_only, disk)
             except OSError as error:
                 text = error.strerror or str(error)
                 raise NoFiles(what, f"its disk cannot be mounted: {text[:1].lower()}{text[1:]}") from error
@@ -42,6 +43,11 @@ async def open_directory(path: Path, what: str) -> int:
     """A descriptor of a directory that the server has made. Raises NoFiles or OSError."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        return await asyncio.to_thread(os.open, path, flags)
+        return await acquire(_close, os.open, path, flags)
     except FileNotFoundError:
         raise NoFiles(what, "nothing of it has been started") from None
+
+
+def _close(fd: int | None) -> None:
+    if fd is not None:
+        os.close(fd)

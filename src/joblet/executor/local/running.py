@@ -17,6 +17,7 @@ from joblet.executor.local.input import Feeder, open_feeder
 from joblet.executor.local.spawn import Process
 from joblet.job import Stop
 from joblet.log import fields
+from joblet.threads import acquire
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class Shim:
 
     async def open_input(self) -> Feeder:
         """A way into the job, by its monitor's FIFO. Raises InputOver or OSError."""
-        return await asyncio.to_thread(open_feeder, self._directory)
+        return await acquire(Feeder.close, open_feeder, self._directory)
 
     async def stop(self, stop: Stop) -> None:
         """The monitor sees to both signals."""
