@@ -156,6 +156,13 @@ def crash(session: nox.Session) -> None:
     session.run("python", "tests/fault/crash_loop.py", *session.posargs, env={"PYTHONPATH": "tests"})
 
 
+@nox.session(python=PYTHONS[0])
+def bench(session: nox.Session) -> None:
+    """Measure joblet beside its references; `-- --short` to see that all works, `-- --help` for more (root, an hour)."""
+    session.install(".", *group("bench"))
+    session.run("python", "-m", "benchmarks", *session.posargs, env={"PYTHONPATH": f"{ROOT}:{ROOT}/tests"})
+
+
 @nox.session(venv_backend="none")
 def vm(session: nox.Session) -> None:
     """The tests that depend on the machine, in a booted one with systemd and control groups v2 only (root, qemu)."""

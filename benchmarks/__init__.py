@@ -1,0 +1,1 @@
+"""joblet beside others, in one run. See docs/benchmarks.md."""

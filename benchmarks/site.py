@@ -1,0 +1,58 @@
+"""What the contests are held on: a joblet server of its own with real certificates, and its client."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from itertools import count
+from pathlib import Path
+
+from harness import Server, cpu_seconds, make_certificates
+
+from joblet.client import Client, ClientConfig
+
+SLOTS = 2_000
+"""jobs at once: no contest is about waiting for a slot"""
+_ID_BASES = count(0x10000000, SLOTS << 16)
+"""of servers that may stand beside each other"""
+
+
+@contextmanager
+def serving(folder: Path | None = None, **joblet: object) -> Iterator[Server]:
+    """A server, with its state in a directory of its own or in `folder`, and this in its `joblet` section."""
+    with tempfile.TemporaryDirectory(prefix="joblet-bench-", dir=folder) as directory:
+        place = Path(directory)
+        certificates = place / "certs"
+        certificates.mkdir()
+        isolation = {"idBase": next(_ID_BASES), "idRanges": SLOTS}
+        settings = {"maxConcurrentJobs": SLOTS, **joblet}
+        server = Server(place, make_certificates(certificates), joblet=settings, isolation=isolation)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.close()
+
+
+@asynccontextmanager
+async def connected(server: Server) -> AsyncIterator[Client]:
+    """A client of the server, as admin."""
+    folder = server.certificates
+    config = ClientConfig.resolve(
+        server=f"localhost:{server.port}",
+        cert=str(folder / "admin-cert.pem"),
+        key=str(folder / "admin-key.pem"),
+        ca=str(folder / "ca-cert.pem"),
+    )
+    async with Client(config) as client:
+        yield client
+
+
+def proportional_set_size(pid: int) -> int:
+    """Bytes of memory of a process, what it shares divided among those who do (proc_pid_smaps(5), Pss)."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:"))
+
+
+__all__ = ["connected", "cpu_seconds", "proportional_set_size", "serving"]
