@@ -158,7 +158,7 @@ def crash(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def bench(session: nox.Session) -> None:
-    """Measure joblet beside its references; `-- --short` to see that all works, `-- --help` for more (root, an hour)."""
+    """Measure joblet beside its references; `-- --short` to see that all works, `-- --help` for more (root)."""
     session.install(".", *group("bench"))
     session.run("python", "-m", "benchmarks", *session.posargs, env={"PYTHONPATH": f"{ROOT}:{ROOT}/tests"})
 

@@ -36,7 +36,8 @@ def main() -> int:
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; none is all")
     parser.add_argument("--short", action="store_true", help="each for a moment, to see that all work")
     parser.add_argument("--rounds", type=int, help="instead of each contest's own number")
-    parser.add_argument("--out", type=Path, help="directory for results.json, table.md and plots")
+    parser.add_argument("--out", type=Path, help="directory for results.json and table.md")
+    parser.add_argument("--plot", type=Path, help="file for the ratios as SVG (needs matplotlib)")
     options = parser.parse_args()
     unknown = set(options.cases) - set(CASES)
     if unknown:
@@ -44,6 +45,10 @@ def main() -> int:
     results = uvloop.run(run(options.cases or list(CASES), short=options.short, rounds=options.rounds))
     if options.out:
         report.write(options.out, results)
+    if options.plot:
+        from benchmarks import plots
+
+        plots.ratios(results, options.plot)
     return 0
 
 

@@ -2,7 +2,7 @@
 
 calls PORT CERTIFICATES JOB CONNECTIONS COUNT     GetJobStatus, so many in all, one after the other on each
 logs PORT CERTIFICATES JOB FOLLOWERS BYTES        GetJobLogs to its end, by so many at once
-delays PORT CERTIFICATES JOB LINES                when lines come that hold the time at which they were written
+delays PORT CERTIFICATES JOB LINES                how long the last lines take, which hold the times of their writing
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ async def delays(port: str, certificates: str, job_id: str, lines: str) -> dict[
             *whole, rest = (rest + payload_of(message)).split(b"\n")
             found += [(now - int(line)) / 1e9 for line in whole]
     assert len(found) >= int(lines), f"{len(found)} lines of {lines}"
+    found = found[-int(lines) :]
     return {"p50": percentile(found, 0.5), "p99": percentile(found, 0.99)}
 
 

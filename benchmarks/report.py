@@ -38,14 +38,11 @@ def table(results: list[Result]) -> str:
 
 
 def write(folder: Path, results: list[Result]) -> None:
-    """results.json, table.md and ratios.svg."""
-    from benchmarks import plots
-
+    """results.json and table.md."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {"machine": machine(), "results": [dataclasses.asdict(result) for result in results]}
     (folder / "results.json").write_text(json.dumps(content, indent=1) + "\n")
     (folder / "table.md").write_text(table(results))
-    plots.ratios(results, folder / "ratios.svg")
 
 
 def machine() -> dict[str, object]:

@@ -14,7 +14,7 @@ from joblet.server.descriptors import Descriptors
 from joblet.server.page import JobEncoder, Page
 
 DESCRIPTORS = Descriptors()
-ENCODER = JobEncoder(DESCRIPTORS)
+ENCODER = JobEncoder(DESCRIPTORS, pb.Job)
 TEXT = st.text(st.characters(codec="utf-8"), max_size=300)
 INT32 = st.integers(-(2**31), 2**31 - 1)
 

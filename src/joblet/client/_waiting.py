@@ -19,9 +19,11 @@ _AT_A_TIME = 32
 
 async def wait_for(client: Client, job_id: str) -> JobInfo:
     """How one job has ended, as soon as it has."""
-    while not (job := await client.status(job_id, reconnect=True)).ended:
+    while True:
+        # The events first: they tell of an end of before too, and a job that has just been made has not ended.
         await _next_end(client, {job_id}, 0, job=job_id)
-    return job
+        if (job := await client.status(job_id, reconnect=True)).ended:
+            return job
 
 
 async def attempts(client: Client, job_id: str) -> AsyncGenerator[JobInfo]:

@@ -27,6 +27,7 @@ from joblet.server.descriptors import Descriptors
 from joblet.server.log_stream import Teller, pattern_of, shared, view_of
 from joblet.server.orders import fields_of, order_of, receipt_of
 from joblet.server.page import JobEncoder, Page, close_at_once
+from joblet.server.rpc import Encoded
 from joblet.server.workflows import files_of
 from joblet.upload_sessions import Handed, UploadSessions
 from joblet.uploads import File, Uploads
@@ -55,7 +56,9 @@ class JobletService(pb.JobletServiceBase):
         self._hub = hub
         self._max_message = max_message
         descriptors = Descriptors()
-        self._encoder = JobEncoder(descriptors)
+        self._encoder = JobEncoder(descriptors, pb.Job)
+        self._answers = JobEncoder(descriptors, pb.RunJobRes)
+        self._statuses = JobEncoder(descriptors, pb.GetJobStatusRes)
         self._teller = Teller(descriptors)
 
     async def _call_rpc_handler_server_stream(
@@ -75,7 +78,7 @@ class JobletService(pb.JobletServiceBase):
             live = await self._submit(order, files, caller.get())
         if message.wait_for_start:
             await live.launched.wait()
-        return pb.RunJobRes(**self._fields(live.job))
+        return cast(pb.RunJobRes, Encoded(self._answers.encode(self._fields(live.job))))
 
     async def _submit(self, order: Order, files: list[File], client: Caller) -> Live:
         if not files:
@@ -178,7 +181,8 @@ class JobletService(pb.JobletServiceBase):
         return self._hub.follow(job_id, path, start, live.ended)
 
     def _status(self, job: Job) -> pb.GetJobStatusRes:
-        return pb.GetJobStatusRes(**self._fields(job), receipt=receipt_of(job.receipt), outputs=dict(job.outputs))
+        whole = self._fields(job) | {"receipt": receipt_of(job.receipt), "outputs": dict(job.outputs)}
+        return cast(pb.GetJobStatusRes, Encoded(self._statuses.encode(whole)))
 
     def _fields(self, job: Job) -> dict[str, Any]:
         return fields_of(job, self._reason(job))

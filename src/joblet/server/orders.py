@@ -90,20 +90,21 @@ def fields_of(job: Job, reason: str) -> dict[str, Any]:
     }
 
 
-def receipt_of(receipt: Receipt | None) -> pb.Receipt | None:
-    """What a job has used."""
+def receipt_of(receipt: Receipt | None) -> dict[str, int]:
+    """What a job has used, by the names of the protocol; nothing before its end."""
     if receipt is None:
-        return None
-    return pb.Receipt(
-        wall_usec=receipt.wall_usec,
-        cpu_usec=receipt.cpu_usec,
-        throttled_usec=receipt.throttled_usec,
-        memory_peak_bytes=receipt.memory_peak,
-        io_read_bytes=receipt.io_read,
-        io_write_bytes=receipt.io_write,
-        processes_peak=receipt.processes_peak,
-        oom_kills=receipt.oom_kills,
-    )
+        return {}
+    told = {
+        "wallUsec": receipt.wall_usec,
+        "cpuUsec": receipt.cpu_usec,
+        "throttledUsec": receipt.throttled_usec,
+        "memoryPeakBytes": receipt.memory_peak,
+        "ioReadBytes": receipt.io_read,
+        "ioWriteBytes": receipt.io_write,
+        "processesPeak": receipt.processes_peak,
+        "oomKills": receipt.oom_kills,
+    }
+    return {name: count for name, count in told.items() if count is not None}
 
 
 def _schedule_of(message: pb.Schedule | None) -> Schedule | None:
