@@ -34,6 +34,10 @@ _NICKNAMES = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
 }
+_MINUTE = 60 * SECOND
+_DAY = 24 * 60 * _MINUTE
+_SHIFT = 3 * 60 * _MINUTE
+"""more than any clock is set by at once"""
 _SPAN = timedelta(hours=2)
 """how far back the newest times are looked for at first: as many as are wanted of what comes every minute"""
 
@@ -90,6 +94,13 @@ class Cron:
             span *= 4
 
     def _times(self, after: int) -> Iterator[int]:
+        minute, hour, *day = self._expression.split()
+        if minute.startswith("*") or hour.startswith("*"):
+            return self._passing(after, " ".join(day))
+        return self._named(after)
+
+    def _named(self, after: int) -> Iterator[int]:
+        """Times that each come once, whatever is done to the clock."""
         start = datetime.fromtimestamp(after // SECOND, self._zone)
         last = after
         for moment in CronSim(self._expression, start):
@@ -99,6 +110,19 @@ class Cron:
             if time > last and (moment.hour, moment.minute) == _clock(time, self._zone):
                 last = time
                 yield time
+
+    def _passing(self, after: int, day: str) -> Iterator[int]:
+        """Times of all minutes that pass on the days which match: CronSim goes wrong on days that begin in a gap."""
+        sim = CronSim(self._expression, datetime.now(UTC))
+        today = datetime.fromtimestamp(after // SECOND, self._zone).replace(tzinfo=None, hour=0, minute=0, second=0)
+        for date in CronSim(f"0 0 {day}", today - timedelta(days=1, hours=12)):
+            midnight = _nanoseconds(date.replace(tzinfo=self._zone))
+            begin = max(midnight - _SHIFT, after - after % _MINUTE + _MINUTE)
+            for time in range(begin, midnight + _DAY + _SHIFT, _MINUTE):
+                moment = datetime.fromtimestamp(time // SECOND, self._zone)
+                matches = moment.minute in sim.minutes and moment.hour in sim.hours
+                if matches and moment.date() == date.date():
+                    yield time
 
 
 def first(schedule: Schedule, now: int) -> int:

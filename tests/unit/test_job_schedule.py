@@ -26,6 +26,7 @@ CHANGES = {
     "America/New_York": ["2026-03-08T07:00", "2026-11-01T06:00"],
     "Africa/Cairo": ["2024-04-25T22:00", "2024-10-31T21:00"],  # at midnight
     "America/Havana": ["2024-03-10T05:00", "2024-11-03T05:00"],
+    "Australia/Lord_Howe": ["2026-04-04T15:00", "2026-10-03T15:30"],  # by half an hour
     "Asia/Kolkata": ["2026-01-01T00:00"],
     "UTC": ["2026-02-28T00:00", "2028-02-28T00:00"],
 }
@@ -128,6 +129,8 @@ EXPRESSIONS = st.tuples(
 @example(("Europe/Berlin", "2026-10-25T01:00"), "*/15 2 * * *", [])
 @example(("Africa/Cairo", "2024-04-25T22:00"), "*/5 0 * * *", [])
 @example(("Africa/Cairo", "2024-04-25T22:00"), "5 0 * * *", [])
+@example(("Africa/Cairo", "2024-04-25T22:00"), "* * * * 5", [])
+@example(("Africa/Cairo", "2024-04-25T22:00"), "*/5 1 * * 5", [])
 @example(("America/Havana", "2024-11-03T05:00"), "0 0 * * *", [])
 def test_times_are_those_that_a_look_at_every_minute_finds(
     place: tuple[str, str], expression: str, moments: list[int]
