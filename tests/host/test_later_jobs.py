@@ -181,7 +181,7 @@ async def test_labels_are_shown_and_found(client: Client, server: Server) -> Non
     job = await client.run("true", labels={"team": "data", "example.com/x": "a b"}, retries=1)
     assert server.rnx("list", "--label=team=data", "--format={id}").stdout == f"{job.id}\n"
     shown = server.rnx("status", "-v", job.id).stdout
-    assert "Label: team=data\nLabel: example.com/x=a b\nAttempt: 1 of 2\nRetryDelay: 1s\n" in shown
+    assert "Label: example.com/x=a b\nLabel: team=data\nAttempt: 1 of 2\nRetryDelay: 1s\n" in shown
     assert "Label" not in server.rnx("status", job.id).stdout
     again = await client.status(server.rnx("rerun", job.id).stdout.split()[3])
     assert (again.labels, again.retries, again.retry_delay_ms) == (job.info.labels, 1, 1000)

@@ -44,7 +44,7 @@ class JobEncoder:
         """A message with the fields that betterproto2 gives these names."""
         # Most fields of most jobs have nothing to tell.
         message = self._message(**{self._names[name]: self._plain(value) for name, value in values.items() if value})
-        wire: bytes = message.SerializeToString()
+        wire: bytes = message.SerializeToString(deterministic=True)  # maps in order of their keys
         return wire
 
     def _plain(self, value: Any) -> Any:
