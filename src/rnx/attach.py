@@ -14,7 +14,7 @@ from joblet.command_line import Failure, one_line
 from rnx import terminal
 from rnx.detach import DEFAULT, Detacher, keys_of
 from rnx.input import Input
-from rnx.jobs import JobId, seconds
+from rnx.jobs import JobId, Reconnect
 from rnx.output import Output
 from rnx.session import OWN_FAILURE, ServerCommand, with_client
 from rnx.wait import ending, exit_status, tell
@@ -48,15 +48,7 @@ def attach(
             show_default=False,
         ),
     ] = None,
-    reconnect: Annotated[
-        float,
-        typer.Option(
-            parser=seconds,
-            metavar="DURATION",
-            help="How long to try to reach a server again that has gone (default: 1m; 0s is not at all).",
-            show_default=False,
-        ),
-    ] = 60.0,
+    reconnect: Reconnect = 60.0,
 ) -> None:
     """Be at the input and output of a job that was run with -i or -t, as if it ran here.
 

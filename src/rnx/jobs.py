@@ -43,6 +43,17 @@ def seconds(text: str | float) -> float:
         raise typer.BadParameter(str(error)) from None
 
 
+Reconnect = Annotated[
+    float,
+    typer.Option(
+        parser=seconds,
+        metavar="DURATION",
+        help="How long to try to reach a server again that has gone (default: 1m; 0s is not at all).",
+        show_default=False,
+    ),
+]
+
+
 def status(
     ctx: typer.Context,
     job_id: Annotated[str, typer.Argument(metavar="JOB-ID", show_default=False)] = "",

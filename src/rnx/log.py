@@ -13,7 +13,7 @@ import typer
 from joblet.clock import parse_duration
 from joblet.command_line import Failure
 from rnx import render
-from rnx.jobs import JobId, seconds
+from rnx.jobs import JobId, Reconnect
 from rnx.output import Output, write_streams
 from rnx.session import ServerCommand, with_client
 from rnx.stamps import Stamper
@@ -69,15 +69,7 @@ def log(
         bool,
         typer.Option("--follow/--no-follow", "-f", help="Follow the log stream; --follow=false prints what is there."),
     ] = True,
-    reconnect: Annotated[
-        float,
-        typer.Option(
-            parser=seconds,
-            metavar="DURATION",
-            help="How long to try to reach a server again that has gone (default: 1m; 0s is not at all).",
-            show_default=False,
-        ),
-    ] = 60.0,
+    reconnect: Reconnect = 60.0,
     tail: Annotated[
         int | None, typer.Option(metavar="N", min=0, help="Begin with the last N lines.", show_default=False)
     ] = None,

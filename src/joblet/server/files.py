@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import ExitStack
-from typing import Any
-
-from grpclib.server import Stream
 
 from joblet import tree
 from joblet.engine import Engine
@@ -19,7 +16,7 @@ from joblet.order import validate_path
 from joblet.proto import joblet as pb
 from joblet.runner import Runner
 from joblet.server.auth import caller
-from joblet.server.page import close_at_once
+from joblet.server.page import ClosedAtOnce
 from joblet.store import Workflows
 from joblet.threads import finish
 from joblet.upload_record import Piece
@@ -31,7 +28,7 @@ _BATCH = 64
 """entries that a thread reads at a time"""
 
 
-class FileService(pb.FileServiceBase):
+class FileService(ClosedAtOnce, pb.FileServiceBase):
     """The mutable state is that the server is closing."""
 
     def __init__(
@@ -53,11 +50,6 @@ class FileService(pb.FileServiceBase):
         self._hub = hub
         self._piece = min(_PIECE, max_message // 2)
         self._closing = False
-
-    async def _call_rpc_handler_server_stream(
-        self, handler: Callable[[Any], AsyncGenerator[Any]], stream: Stream[Any, Any], request: Any
-    ) -> None:
-        await close_at_once(handler, stream, request)
 
     def close(self) -> None:
         """End all transfers with ShuttingDown."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
-
-from grpclib.server import Stream
 
 from joblet.clock import rfc3339
 from joblet.errors import InvalidArgument, JobletError, LogMissing, StreamsMerged, UploadNotFound
@@ -26,7 +24,7 @@ from joblet.server.auth import Caller, caller
 from joblet.server.descriptors import Descriptors
 from joblet.server.log_stream import Teller, pattern_of, shared, view_of
 from joblet.server.orders import fields_of, order_of, receipt_of
-from joblet.server.page import JobEncoder, Page, close_at_once
+from joblet.server.page import ClosedAtOnce, JobEncoder, Page
 from joblet.server.rpc import Encoded
 from joblet.server.workflows import files_of
 from joblet.upload_sessions import Handed, UploadSessions
@@ -36,7 +34,7 @@ _BATCH = 200
 """jobs of a list encoded in one turn of the loop"""
 
 
-class JobletService(pb.JobletServiceBase):
+class JobletService(ClosedAtOnce, pb.JobletServiceBase):
     """The five rpcs of API.md."""
 
     def __init__(
@@ -60,11 +58,6 @@ class JobletService(pb.JobletServiceBase):
         self._answers = JobEncoder(descriptors, pb.RunJobRes)
         self._statuses = JobEncoder(descriptors, pb.GetJobStatusRes)
         self._teller = Teller(descriptors)
-
-    async def _call_rpc_handler_server_stream(
-        self, handler: Callable[[Any], AsyncGenerator[Any]], stream: Stream[Any, Any], request: Any
-    ) -> None:
-        await close_at_once(handler, stream, request)
 
     async def run_job(self, message: pb.RunJobReq) -> pb.RunJobRes:
         order, files = order_of(message), files_of(message.uploads)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, cast
-
-from grpclib.server import Stream
+from typing import cast
 
 from joblet.errors import InvalidArgument, JobNotFound, ShuttingDown
 from joblet.executor.base import Executor
@@ -15,7 +13,7 @@ from joblet.life import Live
 from joblet.proto import joblet as pb
 from joblet.runner import Runner
 from joblet.server.descriptors import Descriptors
-from joblet.server.page import close_at_once
+from joblet.server.page import ClosedAtOnce
 from joblet.server.samples import Samples, Watcher
 
 _LEAST, _MOST = 200, 60_000
@@ -23,7 +21,7 @@ _LEAST, _MOST = 200, 60_000
 _USUAL = 1_000
 
 
-class MonitoringService(pb.MonitoringServiceBase):
+class MonitoringService(ClosedAtOnce, pb.MonitoringServiceBase):
     """Streams of samples. The mutable state is that the server is closing."""
 
     def __init__(self, runner: Runner, executor: Executor) -> None:
@@ -35,11 +33,6 @@ class MonitoringService(pb.MonitoringServiceBase):
         """End the streams with ShuttingDown."""
         self._closing = True
         self._samples.wake()
-
-    async def _call_rpc_handler_server_stream(
-        self, handler: Callable[[Any], AsyncGenerator[Any]], stream: Stream[Any, Any], request: Any
-    ) -> None:
-        await close_at_once(handler, stream, request)
 
     async def stream_job_usage(self, message: pb.StreamJobUsageReq) -> AsyncGenerator[pb.UsageSample]:
         """A sample at once and then at each interval; a client that is slow gets those that are there when it reads."""

@@ -21,11 +21,15 @@ _MORE = b"\x40\x01"
 """`more` of both: field 8, true"""
 
 
-async def close_at_once(handler: Callable[[Any], AsyncGenerator[Any]], stream: Stream[Any, Any], request: Any) -> None:
-    """As betterproto2's, but a stream that the client leaves is closed at once, not by the garbage collector."""
-    async with aclosing(handler(request)) as responses:
-        async for response in responses:
-            await stream.send_message(response)
+class ClosedAtOnce:
+    """As a service is, but a stream that its client leaves is closed at once, not by the garbage collector."""
+
+    async def _call_rpc_handler_server_stream(
+        self, handler: Callable[[Any], AsyncGenerator[Any]], stream: Stream[Any, Any], request: Any
+    ) -> None:
+        async with aclosing(handler(request)) as responses:
+            async for response in responses:
+                await stream.send_message(response)
 
 
 class JobEncoder:

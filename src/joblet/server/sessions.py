@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Any
-
-from grpclib.server import Stream
 
 from joblet.errors import InputEnded, InvalidArgument, JobNotRunning, JobTakesNoInput, ShuttingDown
 from joblet.executor.base import Input, InputOver
@@ -19,12 +16,12 @@ from joblet.proto import joblet as pb
 from joblet.runner import Runner, first_of
 from joblet.server.auth import caller
 from joblet.server.exec_session import Commands
-from joblet.server.page import close_at_once
+from joblet.server.page import ClosedAtOnce
 
 log = logging.getLogger(__name__)
 
 
-class SessionService(pb.SessionServiceBase):
+class SessionService(ClosedAtOnce, pb.SessionServiceBase):
     """Input of jobs, and other commands in them. The mutable state is that the server is closing."""
 
     def __init__(self, runner: Runner, commands: Commands) -> None:
@@ -40,11 +37,6 @@ class SessionService(pb.SessionServiceBase):
     async def closed(self) -> None:
         """Wait for what they have left to be done."""
         await self._commands.closed()
-
-    async def _call_rpc_handler_server_stream(
-        self, handler: Callable[[Any], AsyncGenerator[Any]], stream: Stream[Any, Any], request: Any
-    ) -> None:
-        await close_at_once(handler, stream, request)
 
     async def exec_in_job(self, messages: AsyncIterator[pb.ExecInput]) -> AsyncGenerator[pb.ExecOutput]:
         async with aclosing(self._commands.run(messages)) as outputs:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import replace
-from typing import Any, TypeVar
-
-from grpclib.server import Stream
+from typing import TypeVar
 
 from joblet.engine import Engine, WorkflowOrder
 from joblet.errors import (
@@ -25,7 +23,7 @@ from joblet.runner import Runner, parse_workflow_id
 from joblet.server.auth import Caller, caller
 from joblet.server.descriptors import Descriptors
 from joblet.server.feed import Feed, Told
-from joblet.server.page import Page, close_at_once
+from joblet.server.page import ClosedAtOnce, Page
 from joblet.server.rpc import Encoded
 from joblet.server.views import Views
 from joblet.store import Events, Workflows
@@ -42,7 +40,7 @@ _FINAL = frozenset(state for state in WorkflowState if state.final)
 """those of jobs are among them"""
 
 
-class JobService(pb.JobServiceBase):
+class JobService(ClosedAtOnce, pb.JobServiceBase):
     """Workflows, events, deletion. The mutable state is the feed of events, and that the server is closing."""
 
     def __init__(
@@ -71,11 +69,6 @@ class JobService(pb.JobServiceBase):
         """End the streams of events with ShuttingDown."""
         self._closing = True
         self._feed.wake()
-
-    async def _call_rpc_handler_server_stream(
-        self, handler: Callable[[Any], AsyncGenerator[Any]], stream: Stream[Any, Any], request: Any
-    ) -> None:
-        await close_at_once(handler, stream, request)
 
     async def run_workflow(self, message: pb.RunWorkflowRequest) -> pb.RunWorkflowResponse:
         client = caller.get()
