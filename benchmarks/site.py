@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -49,10 +53,21 @@ async def connected(server: Server) -> AsyncIterator[Client]:
         yield client
 
 
+async def run_clients(what: str, *arguments: object) -> dict[str, float]:
+    """What stock clients in a process of their own have measured (benchmarks.clients)."""
+    command = [sys.executable, "-m", "benchmarks.clients", what, *map(str, arguments)]
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    said, _ = await process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"clients ended with {process.returncode}")
+    found: dict[str, float] = json.loads(said)
+    return found
+
+
 def proportional_set_size(pid: int) -> int:
     """Bytes of memory of a process, what it shares divided among those who do (proc_pid_smaps(5), Pss)."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:"))
 
 
-__all__ = ["connected", "cpu_seconds", "proportional_set_size", "serving"]
+__all__ = ["connected", "cpu_seconds", "proportional_set_size", "run_clients", "serving"]

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from benchmarks.measure import OURS, Contest, Round
 from benchmarks.reference import serving_reference
-from benchmarks.site import connected, serving
+from benchmarks.site import connected, run_clients, serving
 from joblet.client import Client
 
 CHUNK = 64 << 10
@@ -88,7 +84,7 @@ class Clients:
         """MB a second, of all together."""
 
         async def measure() -> float:
-            found = await self._run("logs", job_id, followers, size)
+            found = await run_clients("logs", *self._where, job_id, followers, size)
             return followers * size / 1e6 / found["seconds"]
 
         return measure
@@ -97,15 +93,6 @@ class Clients:
         """Seconds from a line's writing to its receipt."""
 
         async def measure() -> float:
-            return (await self._run("delays", job_id, lines))[share]
+            return (await run_clients("delays", *self._where, job_id, lines))[share]
 
         return measure
-
-    async def _run(self, what: str, *more: object) -> dict[str, float]:
-        command = [sys.executable, "-m", "benchmarks.clients", what, *self._where, *map(str, more)]
-        process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
-        said, _ = await process.communicate()
-        if process.returncode:
-            raise RuntimeError(f"clients ended with {process.returncode}")
-        found: dict[str, float] = json.loads(said)
-        return found

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from benchmarks.measure import OURS, Contest
 from benchmarks.reference import serving_reference
-from benchmarks.site import connected, cpu_seconds, serving
+from benchmarks.site import connected, cpu_seconds, run_clients, serving
 
 
 async def contests(*, short: bool) -> AsyncIterator[Contest]:
@@ -52,10 +48,7 @@ class Load:
     def __init__(self, port: int, certificates: Path, pid: int, job_id: str, connections: int, calls: int) -> None:
         self._pid = pid
         self._calls = calls
-        self._command = [
-            *(sys.executable, "-m", "benchmarks.clients", "calls", str(port), str(certificates), job_id),
-            *(str(connections), str(calls)),
-        ]
+        self._arguments = (port, certificates, job_id, connections, calls)
 
     async def rate(self) -> float:
         """Calls a second."""
@@ -72,9 +65,4 @@ class Load:
         return (cpu_seconds(self._pid) - before) / self._calls
 
     async def _run(self) -> dict[str, float]:
-        process = await asyncio.create_subprocess_exec(*self._command, stdout=subprocess.PIPE)
-        said, _ = await process.communicate()
-        if process.returncode:
-            raise RuntimeError(f"clients ended with {process.returncode}")
-        found: dict[str, float] = json.loads(said)
-        return found
+        return await run_clients("calls", *self._arguments)
