@@ -376,10 +376,9 @@ static void write_end(struct monitor *monitor)
     groups_settle(&monitor->groups);
     stats[groups_stat(&monitor->groups, stats, 0, sizeof stats)] = '\0';
     groups_remove(&monitor->groups);
-    unlinkat(FD_DIR, "exec", 0);
     outcome->log_bytes = log_finish(&monitor->log);
     outcome->log_lost = monitor->log.lost;
-    record_exit(FD_DIR, outcome, stats);
+    record_exit(FD_DIR, outcome, stats, monitor->spec.server);
 }
 
 void monitor_conclude(struct monitor *monitor)

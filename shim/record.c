@@ -213,7 +213,19 @@ static void add_failure(struct text *record, const struct outcome *outcome)
         outcome->failure->error, sentence);
 }
 
-void record_exit(int dir, const struct outcome *outcome, const char *stats)
+/* A record lock ends with its process, whichever way that does: fcntl_locking(2). */
+static bool is_locked(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return false;
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    bool locked = fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+    close(fd);
+    return locked;
+}
+
+void record_exit(int dir, const struct outcome *outcome, const char *stats, const char *server)
 {
     struct text record = {.length = 0};
     add(&record, "version=1\n");
@@ -239,7 +251,8 @@ void record_exit(int dir, const struct outcome *outcome, const char *stats)
     add(&record, "%send=1\n", stats);
 
     /* The name is given only to what is on the disk, and is on the disk before the lock is free: fsync(2). */
-    if (fill(dir, ".exit", record.at, record.length, true) && renameat(dir, ".exit", dir, "exit") == 0)
+    bool durable = !server || !is_locked(server);
+    if (fill(dir, ".exit", record.at, record.length, durable) && renameat(dir, ".exit", dir, "exit") == 0 && durable)
         fsync(dir);
 }
 

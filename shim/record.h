@@ -37,7 +37,9 @@ void record_started(int dir, pid_t init, const struct outcome *);
 /* What the job gave out, durably but for its name, which record_exit sees to. False, with errno: it could not be written. */
 bool record_outputs(int dir, const char *bytes, size_t length);
 /* The job has ended, durably. */
-void record_exit(int dir, const struct outcome *, const char *stats);
+/* On the disk, unless a server lives: that stores what it says for many jobs at once, before anyone is told. `server` is
+ * spec.server. */
+void record_exit(int dir, const struct outcome *, const char *stats, const char *server);
 
 /* The failure for the user; the log's version names the call. */
 void write_sentence(char sentence[SENTENCE_SIZE], const struct failure *, const char *subject);

@@ -13,7 +13,7 @@
 enum { HOSTNAME_MAX = 64, ID_MAX = 20, PATH_BYTES_MAX = 4095 };
 
 enum key { VERSION, ID, HOSTNAME, UID_BASE, ID_COUNT, GRACE_MS, OPEN_FILES, TMP_BYTES, LOG_LIMIT, WORK, CWD, OUTPUTS, INPUT, TERMINAL, DISK,
-           APART, RO, RW, SHARED, MASK, CGROUP2, CGROUP, SET, KILL, OOM, STAT, ENV, ARG, END, KEYS };
+           APART, SERVER, RO, RW, SHARED, MASK, CGROUP2, CGROUP, SET, KILL, OOM, STAT, ENV, ARG, END, KEYS };
 
 /* MANY keys may come any number of times, ONCE keys exactly once, MAYBE keys at most once. */
 static const struct {
@@ -28,6 +28,7 @@ static const struct {
     [CWD] = {"cwd", MAYBE},          [OUTPUTS] = {"outputs", MAYBE},
     [INPUT] = {"input", MAYBE},      [TERMINAL] = {"terminal", MAYBE},
     [DISK] = {"disk", MAYBE},        [APART] = {"apart", MAYBE},
+    [SERVER] = {"server", MAYBE},
     [RO] = {"ro", MANY},             [RW] = {"rw", MANY},
     [SHARED] = {"shared", MAYBE},    [MASK] = {"mask", MANY},
     [CGROUP2] = {"cgroup2", MAYBE},  [CGROUP] = {"cgroup", MANY},
@@ -191,6 +192,10 @@ static bool read_path_entry(struct reader *reader, enum key key, char *value)
         spec->shared = value;
         return true;
     }
+    if (key == SERVER) {
+        spec->server = value;
+        return true;
+    }
     /* What the job has of its own is not to be covered. */
     if (is_at_or_below(value, "/proc") || is_at_or_below(value, "/dev") || strcmp(value, "/tmp") == 0)
         return refuse(reader, "the job has a private one of this path");
@@ -209,7 +214,7 @@ static bool read_entry(struct reader *reader, enum key key, char *value)
     bool fine = true;
     switch (key) {
     case VERSION:
-        return strcmp(value, "4") == 0 || refuse(reader, "not a version that this shim speaks");
+        return strcmp(value, "5") == 0 || refuse(reader, "not a version that this shim speaks");
     case ID:
         spec->id = value;
         return is_digits(value, ID_MAX) || refuse(reader, "not an id");
@@ -255,6 +260,7 @@ static bool read_entry(struct reader *reader, enum key key, char *value)
     case RO:
     case RW:
     case SHARED:
+    case SERVER:
     case MASK:
         return read_path_entry(reader, key, value);
     case CGROUP2:

@@ -36,6 +36,7 @@ struct spec {
     const char *cwd;     /* where the command starts; NULL: in the work directory */
     const char *outputs; /* the file in the work directory to keep; NULL: none */
     const char *shared;  /* the host path shown at SHARED_PLACE; NULL: none */
+    const char *server;  /* the host path of what a server locks while it lives; NULL: there is none */
     uint32_t uid_base, id_count, grace_ms, open_files;
     uint64_t tmp_bytes, log_limit; /* log_limit 0: as much as there is room for */
     uint32_t rows, columns; /* of the command's terminal; 0: it has none */

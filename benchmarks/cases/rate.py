@@ -41,9 +41,8 @@ def ours(client: Client, count: int, workers: int) -> Round:
 
         async def one() -> None:
             async with slots:
-                job = await client.run(*DO_NOTHING)
-                end = await job.wait()
-                assert end.status == "COMPLETED", end
+                job = await client.run(*DO_NOTHING, wait_for_end=True)
+                assert job.info.status == "COMPLETED", job.info
 
         began = time.perf_counter()
         await asyncio.gather(*(one() for _ in range(count)))

@@ -29,7 +29,7 @@ class Site:
 
     def __init__(self, state: Path) -> None:
         self.state = state
-        settings = Settings(state, (), 1.0, 0, View((), (), (), 1 << 20), 0x70000000, 16)
+        settings = Settings(state, state / "server.lock", (), 1.0, 0, View((), (), (), 1 << 20), 0x70000000, 16)
         self.executor = LocalExecutor(settings, f"view-{state.name}")
         self.uploads = Store(state)
         self._ids = itertools.count(1)

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 from harness import PATIENCE, Server, Stock
 
@@ -40,6 +41,46 @@ async def test_a_job_is_waited_for(client: Client) -> None:
     assert ended.receipt is not None
     assert await job.wait() == ended
     assert await client.wait(job.id) == [ended]
+
+
+async def test_one_call_runs_a_job_to_its_end(client: Client) -> None:
+    job = await client.run("bash", "-c", "echo found=1 > $JOBLET_OUTPUT; exit 3", wait_for_end=True)
+    assert (job.info.status, job.info.exit_code, dict(job.info.outputs)) == ("FAILED", 3, {"found": "1"})
+    assert job.info.receipt is not None
+    assert job.info == await job.status() == await job.wait()
+
+
+async def test_the_end_of_an_attempt_names_the_next(client: Client) -> None:
+    job = await client.run("false", retries=1, retry_delay=0.001, wait_for_end=True)
+    assert job.info.retried_by
+    assert (await job.wait()).retry_of == job.id
+
+
+async def test_one_call_outlasts_a_restart_of_the_server(make_server: Callable[..., Server]) -> None:
+    server = make_server().start()
+    async with Client(config(server)) as client:
+        running = asyncio.create_task(
+            client.run("bash", "-c", "until [ -e go ]; do sleep 0.05; done", wait_for_end=True)
+        )
+        async for event in client.events(reconnect=True):
+            if event.status == "RUNNING":
+                break
+        await asyncio.to_thread(server.stop)
+        await asyncio.to_thread(server.start)
+        await client.exec_output(event.job_id, "touch", "go")
+        assert (await running).info.status == "COMPLETED"
+        assert [job.id async for job in client.list_all()] == [event.job_id]
+
+
+def test_a_stock_client_waits_for_the_end(stock_client: Stock, server: Server) -> None:
+    ended = stock_client.run("false", waitForEnd=True)
+    assert (ended.status, ended.exitCode, ended.receipt.HasField("wallUsec")) == ("FAILED", 1, True)
+    running = stock_client.started("sleep", "1000")
+    waiting = stock_client.stub.GetJobStatus.future(stock_client.pb.GetJobStatusReq(id=running.id, waitForEnd=True))
+    stock_client.stop(running.id)
+    assert waiting.result(PATIENCE).status == "STOPPED"
+    with pytest.raises(grpc.RpcError, match="invalid waitForEnd: a job with a recurring schedule"):
+        stock_client.run("true", waitForEnd=True, schedule=stock_client.pb.Schedule(when="@daily"))
 
 
 async def test_all_or_any_of_several(client: Client) -> None:

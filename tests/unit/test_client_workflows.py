@@ -279,7 +279,7 @@ async def test_a_workflow_is_waited_for(folder: Path, service: Service, client: 
 async def test_a_job_is_waited_for_over_restarts_and_over_events_that_are_gone(
     service: Service, client: Client
 ) -> None:
-    service.logs.statuses = ["RUNNING", AWAY, "RUNNING", AWAY, "COMPLETED"]
+    service.logs.statuses = ["RUNNING", AWAY, "RUNNING", AWAY, "RUNNING", "COMPLETED"]
     service.streams = [[change(4, "", "RUNNING", "5"), GONE], [AWAY], [change(9, "", "COMPLETED", "5")]]
     assert [job.status for job in await client.wait("5")] == ["COMPLETED"]
     assert [(request.job_id, request.after) for request in service.watched()] == [("5", 0)] * 3

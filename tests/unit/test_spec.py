@@ -24,6 +24,7 @@ KEYS = SINGLE | {
     "terminal",
     "disk",
     "apart",
+    "server",
     "ro",
     "rw",
     "shared",
@@ -123,9 +124,9 @@ def test_a_terminal_has_a_kind() -> None:
 )
 def test_what_is_encoded_is_decoded(argv: list[str], groups: list[Group], view: View, disk: bool) -> None:
     pairs = encoded(a_job(argv, disk=disk), groups=groups, view=view)
-    assert pairs[0] == ("version", b"4")
+    assert pairs[0] == ("version", b"5")
     assert values(pairs, "disk") == ([b""] if disk else [])
-    assert values(pairs, "apart") == []
+    assert values(pairs, "apart") == values(pairs, "server") == []
     apart = encoded(a_job(argv, disk=disk, separate_streams=True), groups=groups, view=view)
     assert [pair for pair in apart if pair not in pairs] == [("apart", b"")]
     assert values(pairs, "rw") == [str(path).encode() for path in view.writable]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -85,6 +85,18 @@ class Calls:
         if self._channel is None:  # closed by its owner, during the call
             raise error
         await patience.wait(error)
+
+    async def _repeat(self, patience: Patience, call: Callable[[], Awaitable[T]]) -> T:
+        """The answer to a call that is made again as long as `patience` lasts."""
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            try:
+                return await self._call(call())
+            except JobletError as error:
+                if loop.time() - began > self.config.connect_timeout:  # and so it had reached the server
+                    patience.renew()
+                await self._wait(patience, error)
 
     async def _call(self, call: Awaitable[T]) -> T:
         with self._errors():

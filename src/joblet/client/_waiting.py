@@ -19,11 +19,10 @@ _AT_A_TIME = 32
 
 async def wait_for(client: Client, job_id: str) -> JobInfo:
     """How one job has ended, as soon as it has."""
-    while True:
-        # The events first: they tell of an end of before too, and a job that has just been made has not ended.
+    # A server of before `waitForEnd` answers at once: there the events tell, of an end of before too.
+    while not (job := await client.status(job_id, wait_for_end=True, reconnect=True)).ended:
         await _next_end(client, {job_id}, 0, job=job_id)
-        if (job := await client.status(job_id, reconnect=True)).ended:
-            return job
+    return job
 
 
 async def attempts(client: Client, job_id: str) -> AsyncGenerator[JobInfo]:

@@ -68,14 +68,10 @@ class WorkflowCalls(UploadCalls):
 
         async def send(uploads: Sequence[pb.FileUpload], upload_key: str) -> Workflow:
             request.workflow_files, request.upload_key = [*uploads], upload_key
-            while True:
-                try:
-                    answer = await self._call(self._jobs_stub.run_workflow(request, timeout=self.config.timeout))
-                except JobletError as error:
-                    await self._wait(patience, error)
-                else:
-                    info = workflow_of(pb.WorkflowInfo(id=answer.workflow_id, workflow=request.workflow))
-                    return Workflow(self, replace(info, status=answer.status, total_jobs=answer.total_jobs, key=key))
+            timeout = self.config.timeout
+            answer = await self._repeat(patience, lambda: self._jobs_stub.run_workflow(request, timeout=timeout))
+            info = workflow_of(pb.WorkflowInfo(id=answer.workflow_id, workflow=request.workflow))
+            return Workflow(self, replace(info, status=answer.status, total_jobs=answer.total_jobs, key=key))
 
         sources = await asyncio.to_thread(file.uploads, files)
         return await self._send_with(sources, send, keyed=keyed, on_progress=on_progress)
@@ -88,13 +84,9 @@ class WorkflowCalls(UploadCalls):
         request = pb.GetWorkflowStatusRequest(workflow_id=workflow_id)
         patience = Patience(self.config.patience if reconnect else 0)
         patience.renew()  # whoever asks for patience has reached it before
-        while True:
-            try:
-                answer = await self._call(self._jobs_stub.get_workflow_status(request, timeout=self.config.timeout))
-            except JobletError as error:
-                await self._wait(patience, error)
-            else:
-                return status_of(answer)
+        timeout = self.config.timeout
+        call = self._jobs_stub.get_workflow_status
+        return status_of(await self._repeat(patience, lambda: call(request, timeout=timeout)))
 
     async def list_workflows(self, *, limit: int = 0, before: str = "", ended: bool = True) -> WorkflowList:
         """The newest workflows, by id: as many as fit into one answer, or at most `limit`.

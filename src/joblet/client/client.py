@@ -19,7 +19,7 @@ from joblet.client._upload_calls import OnProgress
 from joblet.client._usage_calls import UsageCalls
 from joblet.client._waiting import attempts, statuses, wait_for_any, wait_for_last
 from joblet.client._workflow_calls import WorkflowCalls
-from joblet.client.errors import InvalidArgument, JobletError
+from joblet.client.errors import InvalidArgument
 from joblet.client.jobs import (
     JobInfo,
     JobList,
@@ -59,6 +59,7 @@ class Client(WorkflowCalls, LogCalls, ExecCalls, FileCalls, UsageCalls):
         key: str = "",
         retry: bool = False,
         wait_for_start: bool = False,
+        wait_for_end: bool = False,
         name: str = "",
         environment: Mapping[str, str] | None = None,
         secret_environment: Mapping[str, str] | None = None,
@@ -74,6 +75,9 @@ class Client(WorkflowCalls, LogCalls, ExecCalls, FileCalls, UsageCalls):
         on_progress: OnProgress | None = None,
     ) -> Job:
         """Create a job and return it as soon as the server has it safe, or with `wait_for_start` has exec'd it.
+
+        With `wait_for_end` it has ended then, and `info` is how: one call for all of it, which is sent again for
+        `config.patience` seconds when the server is restarted meanwhile.
 
         Limits are percent of one core, MB of memory, bytes per second of disk I/O, cores such as `0-3,5`, processes,
         open files of each, and MB in the work directory; 0 or empty means the server's default. The command may run for
@@ -96,7 +100,7 @@ class Client(WorkflowCalls, LogCalls, ExecCalls, FileCalls, UsageCalls):
         apart, and their order is only nearly kept.
         """
         keyed = bool(key)
-        key = key or (secrets.token_hex(16) if retry else "")
+        key = key or (secrets.token_hex(16) if retry or wait_for_end else "")
         for field, limit in (
             ("maxCPU", max_cpu),
             ("maxMemory", max_memory),
@@ -133,6 +137,7 @@ class Client(WorkflowCalls, LogCalls, ExecCalls, FileCalls, UsageCalls):
             priority=priority,
             key=key,
             wait_for_start=wait_for_start,
+            wait_for_end=wait_for_end,
             name=name,
             environment=environment,
             secret_environment=secret_environment,
@@ -145,33 +150,27 @@ class Client(WorkflowCalls, LogCalls, ExecCalls, FileCalls, UsageCalls):
             terminal=None if terminal is None else terminal_message(terminal),
             separate_streams=separate_streams,
         )
-        timeout = None if wait_for_start else self.config.timeout
+        timeout = None if wait_for_start or wait_for_end else self.config.timeout
         patience = Patience(self.config.patience if key else 0)
 
         async def send(files: Sequence[pb.FileUpload], upload_key: str) -> Job:
             request.uploads, request.upload_key = [*files], upload_key
-            while True:
-                try:
-                    return Job(self, info_of(await self._call(self._stub.run_job(request, timeout=timeout))))
-                except JobletError as error:
-                    await self._wait(patience, error)
+            answer = await self._repeat(patience, lambda: self._stub.run_job(request, timeout=timeout))
+            return Job(self, info_of(answer))
 
         sources = await asyncio.to_thread(find_uploads, uploads)
         return await self._send_with(sources, send, keyed=keyed, on_progress=on_progress)
 
-    async def status(self, job_id: str, *, reconnect: bool = False) -> JobInfo:
-        """What the server knows of a job.
+    async def status(self, job_id: str, *, wait_for_end: bool = False, reconnect: bool = False) -> JobInfo:
+        """What the server knows of a job; with `wait_for_end` as soon as it has ended.
 
         With `reconnect` a server that is being restarted is waited for, for `config.patience` seconds.
         """
-        request = pb.GetJobStatusReq(id=job_id)
+        request = pb.GetJobStatusReq(id=job_id, wait_for_end=wait_for_end)
+        timeout = None if wait_for_end else self.config.timeout
         patience = Patience(self.config.patience if reconnect else 0)
         patience.renew()  # whoever asks for patience has reached it before
-        while True:
-            try:
-                return info_of(await self._call(self._stub.get_job_status(request, timeout=self.config.timeout)))
-            except JobletError as error:
-                await self._wait(patience, error)
+        return info_of(await self._repeat(patience, lambda: self._stub.get_job_status(request, timeout=timeout)))
 
     async def wait(self, job_ids: str | Iterable[str], *, any: bool = False) -> Sequence[JobInfo]:
         """How jobs have ended, in the order of their ids, as soon as all have; with `any` those that have when one has.
@@ -312,6 +311,8 @@ class Job:
 
     async def wait(self) -> JobInfo:
         """How it, or the last of its attempts, has ended, as soon as it has; restarts of the server are waited for."""
+        if _is_over(self.info):
+            return self.info
         return await wait_for_last(self.client, self.id)
 
     def attempts(self) -> AsyncGenerator[JobInfo]:

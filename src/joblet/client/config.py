@@ -44,7 +44,7 @@ class ClientConfig:
     connect_timeout: float = 10.0
     """seconds until a connection must stand"""
     timeout: float = 30.0
-    """seconds until a call must be answered, the connection included; none for logs, stop, delete and wait_for_start"""
+    """seconds until a call must be answered, the connection included; none for logs, stop, delete and waiting"""
     patience: float = 60.0
     """seconds to try to reach a server again that has gone, in what can be repeated: keyed orders, reconnecting logs"""
 

@@ -202,12 +202,10 @@ def info_of(message: pb.RunJobRes | pb.GetJobStatusRes | pb.Job) -> JobInfo:
         paused_by=message.paused_by,
         has_uploads=message.has_uploads,
     )
-    if isinstance(message, pb.GetJobStatusRes):
+    if isinstance(message, pb.RunJobRes | pb.GetJobStatusRes):
         receipt = None if message.receipt is None else _receipt_of(message.receipt)
         return replace(info, receipt=receipt, outputs=dict(message.outputs))
-    if isinstance(message, pb.Job):
-        return replace(info, runtime=message.runtime)
-    return info
+    return replace(info, runtime=message.runtime)
 
 
 def _schedule_of(message: pb.Schedule | None) -> Schedule | None:

@@ -109,6 +109,7 @@ async def _serve(settings: Config, config_path: Path) -> None:
         stack.callback(executor.close)
         admission = Admission(settings.joblet.maxConcurrentJobs, settings.joblet.maxQueuedJobs)
         runner = Runner(store, executor, admission, hub, policy(settings))
+        await events.skip_lost(executor.epoch)
         await settle_strangers(store, executor)
         await settle_strange_workflows(workflows, executor)
         upload_sessions = UploadSessions(

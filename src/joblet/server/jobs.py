@@ -63,12 +63,17 @@ class JobletService(ClosedAtOnce, pb.JobletServiceBase):
         order, files = order_of(message), files_of(message.uploads)
         if message.wait_for_start and order.schedule is not None and order.schedule.recurring:
             raise InvalidArgument("invalid waitForStart: a job with a recurring schedule does not start itself")
+        if message.wait_for_end and order.schedule is not None and order.schedule.recurring:
+            raise InvalidArgument("invalid waitForEnd: a job with a recurring schedule does not end by itself")
         if message.upload_key and files:
             raise InvalidArgument("invalid uploadKey: give either uploads or uploadKey")
         if message.upload_key:
             live = await self._submit_uploaded(order, message.upload_key, caller.get())
         else:
             live = await self._submit(order, files, caller.get())
+        if message.wait_for_end:
+            await self._hub.until(live.ended)
+            return cast(pb.RunJobRes, Encoded(self._answers.encode(self._whole(live.job))))
         if message.wait_for_start:
             await live.launched.wait()
         return cast(pb.RunJobRes, Encoded(self._answers.encode(self._fields(live.job))))
@@ -108,6 +113,9 @@ class JobletService(ClosedAtOnce, pb.JobletServiceBase):
             await self._uploads.remove(folder)
 
     async def get_job_status(self, message: pb.GetJobStatusReq) -> pb.GetJobStatusRes:
+        if message.wait_for_end and (live := self._runner.find(message.id)) is not None:
+            await self._hub.until(live.ended)
+            return self._status(live.job)
         return self._status(await self._runner.get(message.id))
 
     async def stop_job(self, message: pb.StopJobReq) -> pb.StopJobRes:
@@ -174,8 +182,10 @@ class JobletService(ClosedAtOnce, pb.JobletServiceBase):
         return self._hub.follow(job_id, path, start, live.ended)
 
     def _status(self, job: Job) -> pb.GetJobStatusRes:
-        whole = self._fields(job) | {"receipt": receipt_of(job.receipt), "outputs": dict(job.outputs)}
-        return cast(pb.GetJobStatusRes, Encoded(self._statuses.encode(whole)))
+        return cast(pb.GetJobStatusRes, Encoded(self._statuses.encode(self._whole(job))))
+
+    def _whole(self, job: Job) -> dict[str, Any]:
+        return self._fields(job) | {"receipt": receipt_of(job.receipt), "outputs": dict(job.outputs)}
 
     def _fields(self, job: Job) -> dict[str, Any]:
         return fields_of(job, self._reason(job))

@@ -10,6 +10,7 @@ from joblet.config import Config, ConfigError
 from joblet.executor.local import Settings, View, ceiling
 from joblet.order import Policy
 from joblet.retention import Retention
+from joblet.server.state import lock_file
 
 
 def executor_settings(settings: Config, config_path: Path, state_dir: Path) -> Settings:
@@ -18,6 +19,7 @@ def executor_settings(settings: Config, config_path: Path, state_dir: Path) -> S
     private = {(config_path.parent / value).resolve().parent for value in files if not config.is_pem(value)}
     return Settings(
         state_dir=state_dir,
+        server_lock=lock_file(state_dir),
         private=(*sorted(private - _never_masked()), config_path.resolve()),
         grace=settings.joblet.cleanupTimeout,
         log_limit=settings.joblet.maxLogSize << 20,

@@ -34,7 +34,7 @@ def hold(path: Path) -> Iterator[Path]:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = path.resolve()
-        lock = os.open(path / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(lock_file(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StartError(f"state directory {path}: {error.strerror}") from None
     try:
@@ -46,6 +46,11 @@ def hold(path: Path) -> Iterator[Path]:
         raise StartError(f"state directory {path} is in use by another joblet server") from None
     finally:
         os.close(lock)
+
+
+def lock_file(state_dir: Path) -> Path:
+    """What a server has locked while it lives."""
+    return state_dir / "server.lock"
 
 
 def database(state_dir: Path) -> Path:

@@ -1,7 +1,8 @@
 """The one door to the database: SQLite in WAL mode, one writer thread with group commit, one reader thread.
 
-What a coroutine awaits here is on disk when the await returns. Changes that arrive while a commit is under way share
-the next one, so that many jobs cost one fsync.
+What a coroutine awaits here is on disk when the await returns, but for changes that are said to be `lasting` without
+it: those survive the end of this process, and a power failure only if there was a commit to the disk after them.
+Changes that arrive while a commit is under way share the next one, so that many jobs cost one fsync.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Database:
         self._loop = asyncio.get_running_loop()
         self._changes: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
         self._closed = False
+        self._synced = True
         self._path = path
         self.damaged = False
         """it takes no more that is new: that would be lost with it"""
@@ -86,9 +88,12 @@ class Database:
         self._read.close()
         self._write.close()
 
-    async def execute(self, sql: str, values: tuple[Any, ...] = ()) -> Any:
-        """Run one statement in the writer's next commit; the first row it returns, if any."""
-        return await self._submit(_Statement(sql, values, self._loop.create_future()))
+    async def execute(self, sql: str, values: tuple[Any, ...] = (), *, lasting: bool = False) -> Any:
+        """Run one statement in the writer's next commit; the first row it returns, if any.
+
+        With `lasting` other files tell the same, should the machine lose its power: it need not be on the disk yet.
+        """
+        return await self._submit(_Statement(sql, values, self._loop.create_future(), lasting))
 
     async def change(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` in the writer's thread and next commit, as a whole or not at all; what it returns.
@@ -176,6 +181,7 @@ class Database:
     def _commit(self, batch: list[_Change]) -> Callable[[], None]:
         """Run a batch in one transaction; what to do on the event loop to say how it went."""
         try:
+            self._sync(not all(change.lasting for change in batch))
             self._write.execute("BEGIN IMMEDIATE")
             tellings = [self._attempt(change) for change in batch]
             (newest,) = self._write.execute(NEWEST_EVENT).fetchone()
@@ -190,6 +196,12 @@ class Database:
             told = self._failure(error) if isinstance(error, sqlite3.Error) else error
             return partial(_call_all, [partial(_fail, change.done, told) for change in batch])
         return partial(self._tell, tellings, newest)
+
+    def _sync(self, wanted: bool) -> None:
+        """Have the next commit wait for the disk, and all before it with it, or not (sqlite.org, synchronous)."""
+        if wanted != self._synced:
+            self._write.execute(f"PRAGMA synchronous = {'FULL' if wanted else 'NORMAL'}")
+            self._synced = wanted
 
     def _attempt(self, change: _Change) -> Callable[[], None]:
         """Run one change; what to say of it once it is committed, or at once when it was undone by itself."""
@@ -210,9 +222,10 @@ class Database:
 class _Statement:
     """A change by one statement, which SQLite undoes by itself when it fails."""
 
-    __slots__ = ("_sql", "_values", "done")
+    __slots__ = ("_sql", "_values", "done", "lasting")
 
-    def __init__(self, sql: str, values: tuple[Any, ...], done: asyncio.Future[Any]) -> None:
+    def __init__(self, sql: str, values: tuple[Any, ...], done: asyncio.Future[Any], lasting: bool) -> None:
+        self.lasting = lasting
         self._sql = sql
         self._values = values
         self.done = done
@@ -225,6 +238,7 @@ class _Work:
     """A change by several statements, undone together when one fails."""
 
     __slots__ = ("_work", "done")
+    lasting = False
 
     def __init__(self, work: Callable[[sqlite3.Connection], Any], done: asyncio.Future[Any]) -> None:
         self._work = work

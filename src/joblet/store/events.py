@@ -7,6 +7,8 @@ from collections.abc import Callable
 from joblet.store.database import NEWEST_EVENT, Database
 from joblet.workflow.record import Event
 
+_LOST_AT_MOST = 1_000_000
+"""numbers; of every live job there may be one"""
 _BATCH = 1_000
 """events removed in one change, so that others do not wait long for it"""
 
@@ -46,6 +48,16 @@ class Events:
         """
         ((oldest, newest),) = await self._database.query(f"SELECT (SELECT min(sequence) FROM events), ({NEWEST_EVENT})")
         return newest + 1 if oldest is None else oldest, newest
+
+    async def skip_lost(self, epoch: str) -> None:
+        """Never give out a number again that was told before a power failure and is not on the disk.
+
+        `epoch` is the time since the host was started; changes of others that need not be on the disk may be lost.
+        """
+        rows = await self._database.query("SELECT epoch FROM jobs WHERE epoch <> '' ORDER BY id DESC LIMIT 1")
+        if rows and rows[0][0] != epoch:
+            _, newest = await self.bounds()
+            await self._database.skip_ids("events", newest + _LOST_AT_MOST)
 
     async def trim(self, keep: int) -> None:
         """Remove all but the newest `keep`."""

@@ -84,7 +84,8 @@ class Store:
         Raises TransitionRefused when the state machine does not allow the move: a final state stays.
         """
         sql, values = _move(job_id, target, receipt, outputs, columns)
-        row = await self.database.execute(sql, values)
+        # That its command runs its monitor tells too, and after a power failure it does not run any more.
+        row = await self.database.execute(sql, values, lasting=target is State.RUNNING)
         if row is None:
             raise TransitionRefused(job_id, target)
         return self._job_of(row)

@@ -50,6 +50,8 @@ class Settings:
     """What the configuration says of jobs on this host."""
 
     state_dir: Path
+    server_lock: Path
+    """a file that the server has locked (fcntl_locking(2)) for as long as it lives"""
     private: tuple[Path, ...]
     """paths no job may see, beside the state directory"""
     grace: float
@@ -301,6 +303,7 @@ class LocalExecutor:
                 view=self._view,
                 groups=self._groups(job.limits, directory.name),
                 shared=shared,
+                server_lock=self._settings.server_lock,
             )
             async with self._copies if job.uploads is not None else contextlib.nullcontext():
                 return await asyncio.to_thread(self._start, job, directory, base, shared, order)
@@ -349,7 +352,7 @@ class LocalExecutor:
                 return ended
             reason = reason or self._why_lost(record.read_monitor(directory))
         except BadRecord as error:
-            reason = str(error)
+            reason = reason or str(error)
         with contextlib.suppress(HostUnable):
             await asyncio.to_thread(self._cgroups.clean, directory.name)
         return Lost(f"lost: {reason}")

@@ -68,10 +68,12 @@ def read_started(directory: Path) -> Started | None:
 
 
 def read_exit(directory: Path) -> Exit | None:
-    """The exit record, or None when there is none. Raises BadRecord."""
+    """The exit record, or None when there is none. Raises BadRecord, also for what a power failure has left of one."""
     pairs = _read_pairs(directory / "exit")
     if pairs is None:
         return None
+    if any("\0" in value for value in pairs.values()):
+        raise BadRecord("exit record with bytes missing")
     if pairs.get("version") != "1" or pairs.get("end") != "1":
         raise BadRecord("exit record of another version, or incomplete")
     outcome = pairs.get("outcome")

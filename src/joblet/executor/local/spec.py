@@ -59,10 +59,15 @@ def encode(
     view: View,
     groups: Sequence[Group],
     shared: Path | None = None,
+    server_lock: Path | None = None,
 ) -> bytes:
-    """The spec as the shim reads it. `shared` is the directory that the job has in common with others."""
+    """The spec as the shim reads it.
+
+    `shared` is the directory that the job has in common with others, `server_lock` what a server has locked while it
+    lives.
+    """
     pairs: list[tuple[str, str | int]] = [
-        ("version", 4),
+        ("version", 5),
         ("id", job.id),
         ("hostname", _hostname(job)),
         ("uid_base", uid_base),
@@ -77,6 +82,7 @@ def encode(
         *_input(job),
         *([("disk", "")] if job.limits.max_disk else []),
         *([("apart", "")] if job.separate_streams else []),
+        *([("server", str(server_lock))] if server_lock is not None else []),
         *(("ro", str(path)) for path in view.read_only),
         *(("rw", str(path)) for path in view.writable),
         *([("shared", str(shared))] if shared is not None else []),

@@ -492,6 +492,11 @@ default_message_pool.register_message("joblet", "GetJobLogsReq", GetJobLogsReq)
 class GetJobStatusReq(betterproto2.Message):
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
+    wait_for_end: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
+    """
+    extension: answer when it has ended
+    """
+
 
 default_message_pool.register_message("joblet", "GetJobStatusReq", GetJobStatusReq)
 
@@ -1427,6 +1432,11 @@ class RunJobReq(betterproto2.Message):
     extension: keep stdout and stderr apart; their order is then only nearly kept
     """
 
+    wait_for_end: "bool" = betterproto2.field(27, betterproto2.TYPE_BOOL)
+    """
+    extension: answer when it has ended, which is one call for all of it
+    """
+
 
 default_message_pool.register_message("joblet", "RunJobReq", RunJobReq)
 
@@ -1476,6 +1486,13 @@ class RunJobRes(betterproto2.Message):
     max_disk: "int" = betterproto2.field(15, betterproto2.TYPE_INT32)
     """
     extension: MB in the work directory, 0 is unlimited
+    """
+
+    receipt: "Receipt | None" = betterproto2.field(
+        16, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    extension: with waitForEnd, what the job has used
     """
 
     timeout_ms: "int" = betterproto2.field(17, betterproto2.TYPE_INT64)
@@ -1528,6 +1545,17 @@ class RunJobRes(betterproto2.Message):
     workflow_id: "str" = betterproto2.field(24, betterproto2.TYPE_STRING)
     """
     extension: the workflow that it is of; empty for individual jobs
+    """
+
+    outputs: "dict[str, str]" = betterproto2.field(
+        25,
+        betterproto2.TYPE_MAP,
+        map_meta=betterproto2.map_meta(
+            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
+        ),
+    )
+    """
+    extension: with waitForEnd, what it has written to $JOBLET_OUTPUT
     """
 
     labels: "dict[str, str]" = betterproto2.field(
