@@ -162,6 +162,8 @@ class Runner:
     async def get(self, job_id: str) -> Job:
         """A job as it is now. Raises JobNotFound."""
         number = parse_id(job_id)
+        if (live := self._live.get(number)) is not None:
+            return live.job
         job = await self._store.get(number)
         if job is None:
             raise JobNotFound(job_id)

@@ -16,6 +16,7 @@ from joblet.client._diagnosis import explain_connect, explain_loss, explain_nons
 from joblet.client._tls import client_context
 from joblet.client.config import ClientConfig
 from joblet.client.errors import ConnectionLost, JobletError, Unavailable
+from joblet.corked import Corked
 
 STREAM_WINDOW = 2 * 2**20
 """bytes that one call may hold for a reader that does not read"""
@@ -106,7 +107,7 @@ class _Protocol(H2Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         tls = transport.get_extra_info("ssl_object")
         self.agreed = tls is not None and tls.selected_alpn_protocol() == "h2"
-        super().connection_made(transport)
+        super().connection_made(Corked(cast(asyncio.Transport, transport)))
         self.processor.processors[StreamReset] = self._on_reset
 
     def _on_reset(self, event: StreamReset) -> None:

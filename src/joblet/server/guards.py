@@ -26,6 +26,8 @@ from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame, SettingsFrame
 
+from joblet.corked import Corked
+
 FIRST_WORD_SECONDS = 10.0
 """from the TLS handshake to the client's first frame; and all the time there is for one that shows no certificate"""
 _FAREWELL_SECONDS = 0.5
@@ -217,7 +219,7 @@ class Guarded(H2Protocol):
             h2.increment_flow_control_window(more)
         h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: config.http2_stream_window_size})
         self._allowance = Allowance(time.monotonic())
-        self.connection = connection = _Connection(h2, self._transport, self._server, self._allowance)
+        self.connection = connection = _Connection(h2, Corked(self._transport), self._server, self._allowance)
         connection.give_up = self._end
         connection.flush()
         connection.initialize()
