@@ -16,6 +16,7 @@ from joblet.errors import (
     InvalidArgument,
     InvalidWorkflow,
     NothingToRetry,
+    QuotaExceeded,
     ShuttingDown,
     StoreFailed,
     TooManyWorkflows,
@@ -274,7 +275,7 @@ class Engine:
         for step in plan.steps:
             try:
                 self._runner.check(step.order, role)
-            except InvalidArgument as error:
+            except (InvalidArgument, QuotaExceeded) as error:
                 faults.append(f'{file}: job "{step.name}": {error}')
         if faults:
             raise InvalidWorkflow(faults)
