@@ -32,13 +32,15 @@ _MAX_CLIENT_NAME = 64
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What the jobs of one client that have not ended may come to together; None is any number."""
+    """What the jobs and workflows of one client that have not ended may come to together; None is any number."""
 
     jobs: int | None = None
     cpu: int | None = None
     """percent of one core: the sum of their limits"""
     memory: int | None = None
     """MB: the sum of their limits"""
+    workflows: int | None = None
+    """of which the jobs count when they are started"""
 
 
 NO_QUOTA = Quota()

@@ -126,7 +126,7 @@ class CeilingsSection(Ceilings):
 
 
 class QuotaSection(_Section):
-    """What the jobs of one client that have not ended may come to together; absent is any number."""
+    """What the jobs and workflows of one client that have not ended may come to together; absent is any number."""
 
     jobs: int | None = Field(default=None, ge=1, le=MAX_INT32)
     """how many"""
@@ -134,6 +134,8 @@ class QuotaSection(_Section):
     """percent of one core, the sum of their limits"""
     memory: int | None = Field(default=None, ge=1, le=MAX_INT32)
     """MB, the sum of their limits"""
+    workflows: int | None = Field(default=None, ge=1, le=MAX_INT32)
+    """how many, whose jobs count when they are started"""
 
 
 class RoleSection(_Section):

@@ -216,13 +216,13 @@ class TooManyScheduled(JobletError):
 
 
 class QuotaExceeded(JobletError):
-    """With this job the client would have more under way than its role allows."""
+    """With this job or workflow the client would have more under way than its role allows."""
 
     status = Status.RESOURCE_EXHAUSTED
 
     def __init__(self, role: str, name: str, value: int, bound: int) -> None:
         super().__init__(
-            f"quota exceeded: {name} would be {value} with this job (at most {bound}, access.roles.{role}.quota.{name})"
+            f"quota exceeded: {name} would be {value} with this one (at most {bound}, access.roles.{role}.quota.{name})"
         )
 
 

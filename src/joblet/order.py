@@ -100,7 +100,7 @@ class Policy:
     max_scheduled: int = 1000
     """jobs that wait for their time"""
     quotas: Mapping[str, Quota] = field(default_factory=dict)
-    """of the roles whose clients have one"""
+    """of the clients of every role that there is; empty: of none, whatever there is"""
 
 
 def validate_command(command: str, args: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""What each client has under way, and how much its role allows: jobs from their order to their end, waiting or not."""
+"""What each client has under way, from its order to its end, waiting or not, and how much its role allows."""
 
 from __future__ import annotations
 
@@ -8,32 +8,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from joblet.access import NO_QUOTA, Quota
-from joblet.errors import QuotaExceeded
+from joblet.errors import PermissionDenied, QuotaExceeded
 from joblet.job import Limits, Schedule
 
-_MEASURES = ("jobs", "cpu", "memory")
+_MEASURES = ("jobs", "cpu", "memory", "workflows")
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What one or several jobs take of a client's quota."""
+    """What jobs and workflows take of a client's quota."""
 
     jobs: int = 0
     cpu: int = 0
     """percent of one core"""
     memory: int = 0
     """MB"""
+    workflows: int = 0
 
     def plus(self, other: Need) -> Need:
         """Both together."""
-        return Need(self.jobs + other.jobs, self.cpu + other.cpu, self.memory + other.memory)
+        return Need(*(getattr(self, name) + getattr(other, name) for name in _MEASURES))
 
     def minus(self, other: Need) -> Need:
         """Without a part of it."""
-        return Need(self.jobs - other.jobs, self.cpu - other.cpu, self.memory - other.memory)
+        return Need(*(getattr(self, name) - getattr(other, name) for name in _MEASURES))
 
 
 _NOTHING = Need()
+WORKFLOW = Need(workflows=1)
+"""what a workflow takes, beside its jobs"""
 
 
 def need_of(limits: Limits, schedule: Schedule | None) -> Need:
@@ -44,7 +47,7 @@ def need_of(limits: Limits, schedule: Schedule | None) -> Need:
 
 
 class Room:
-    """What has been taken for a job that is yet to be. The mutable state is whether it has been given back."""
+    """What has been taken, as for a job that is yet to be. The mutable state is whether it has been given back."""
 
     def __init__(self, quotas: Quotas, owner: str, need: Need) -> None:
         self._quotas = quotas
@@ -53,7 +56,7 @@ class Room:
         self._held = True
 
     def leave(self) -> None:
-        """Give it back, once: there is the job itself now, or there will be none."""
+        """Give it back, once: there is the job itself now, or there is none any more."""
         if self._held:
             self._held = False
             self._quotas.give_back(self._owner, self._need)
@@ -98,7 +101,7 @@ class Quotas:
     """The mutable state is what each client has, the rooms taken included, and who waits for some.
 
     A client is its name: what it has ordered in another role counts too. What is there already, as after a restart with
-    a lower quota, stays.
+    a lower quota, stays. Of a role that is gone from the configuration nothing more comes.
     """
 
     def __init__(self, by_role: Mapping[str, Quota] | None = None) -> None:
@@ -107,20 +110,22 @@ class Quotas:
         self._waiting: dict[str, deque[_Waiter]] = {}
 
     def check(self, role: str, need: Need) -> None:
-        """Raise QuotaExceeded for what a client of this role never has room for."""
+        """Raise QuotaExceeded for what a client of this role never has room for, PermissionDenied for a role that is
+        gone.
+        """
         if (error := self._excess(_NOTHING, role, need)) is not None:
             raise error
 
     def take(self, owner: str, role: str, need: Need) -> Room:
-        """Room for a job of a client that has this role now. Raises QuotaExceeded."""
+        """Room for what a client orders that has this role now. Raises QuotaExceeded or PermissionDenied."""
         if (error := self._excess(self._used.get(owner, _NOTHING), role, need)) is not None:
             raise error
-        return self._enter(owner, need)
+        return self.enter(owner, need)
 
     def queue(self, owner: str, role: str, need: Need) -> asyncio.Future[Room]:
         """Room for a job as soon as there is some, for one after the other; cancelled, it is not waited for any more.
 
-        Raises QuotaExceeded when there never is.
+        Raises QuotaExceeded or PermissionDenied when there never is.
         """
         self.check(role, need)
         turn: asyncio.Future[Room] = asyncio.get_running_loop().create_future()
@@ -142,7 +147,8 @@ class Quotas:
             self._used[owner] = left
         self._let_in(owner)
 
-    def _enter(self, owner: str, need: Need) -> Room:
+    def enter(self, owner: str, need: Need) -> Room:
+        """Room for what is there already, however much that is."""
         self.add(owner, need)
         return Room(self, owner, need)
 
@@ -153,11 +159,14 @@ class Quotas:
             if not first.turn.done():
                 if self._excess(self._used.get(owner, _NOTHING), first.role, first.need) is not None:
                     return
-                first.turn.set_result(self._enter(owner, first.need))
+                first.turn.set_result(self.enter(owner, first.need))
             waiting.popleft()
         self._waiting.pop(owner, None)
 
-    def _excess(self, used: Need, role: str, need: Need) -> QuotaExceeded | None:
+    def _excess(self, used: Need, role: str, need: Need) -> QuotaExceeded | PermissionDenied | None:
+        # Jobs of a joblet that kept no roles have none.
+        if self._by_role and role and role not in self._by_role:
+            return PermissionDenied(role, "run_job")
         quota = self._by_role.get(role, NO_QUOTA)
         for name in _MEASURES:
             bound, asked = getattr(quota, name), getattr(need, name)

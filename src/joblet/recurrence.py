@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from joblet import clock, schedule
-from joblet.errors import InvalidArgument, QuotaExceeded, StoreFailed
+from joblet.errors import InvalidArgument, PermissionDenied, QuotaExceeded, StoreFailed
 from joblet.job import Job, Schedule
 from joblet.life import Live, Surroundings
 from joblet.log import fields
@@ -137,7 +137,7 @@ class Recurrences:
         try:
             while len(rooms) < count:
                 rooms.append(self._around.quotas.take(job.owner, job.role, need_of(job.limits, None)))
-        except QuotaExceeded as error:
+        except (QuotaExceeded, PermissionDenied) as error:
             return rooms, str(error)
         return rooms, ""
 

@@ -45,10 +45,8 @@ class Runner:
         self._admission = admission
         self._hub = hub
         self._policy = policy
-        self._quotas = Quotas(policy.quotas)
-        self._around = Surroundings(
-            store, executor, admission, hub, on_isolation_failure=self.probe, quotas=self._quotas
-        )
+        self.quotas = Quotas(policy.quotas)
+        self._around = Surroundings(store, executor, admission, hub, self.probe, quotas=self.quotas)
         self._live: dict[int, Live] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._accepting: set[asyncio.Task[Live]] = set()
@@ -93,7 +91,7 @@ class Runner:
         if order.schedule is not None or order.retries:
             self._check_times()
         time = None if order.schedule is None else schedule.first(order.schedule, clock.now_ns())
-        taken = room or self._quotas.take(owner, role, need_of(order.limits, order.schedule))
+        taken = room or self.quotas.take(owner, role, need_of(order.limits, order.schedule))
         try:
             state = self._reserve(order)
         except QueueFull:
@@ -111,7 +109,7 @@ class Runner:
         Raises InvalidArgument, or QuotaExceeded when there never is any.
         """
         order = settle(order, self._policy, role)
-        return self._quotas.queue(owner, role, need_of(order.limits, order.schedule))
+        return self.quotas.queue(owner, role, need_of(order.limits, order.schedule))
 
     def _reserve(self, order: Order) -> State:
         """Take a slot or a place in the queue, or one of those that wait for their time. Raises QueueFull."""
@@ -172,7 +170,7 @@ class Runner:
     def check(self, order: Order, role: str) -> None:
         """Raise InvalidArgument or QuotaExceeded for an order that `submit` would refuse for what it asks."""
         order = settle(order, self._policy, role)
-        self._quotas.check(role, need_of(order.limits, order.schedule))
+        self.quotas.check(role, need_of(order.limits, order.schedule))
         if order.schedule is not None:
             schedule.first(order.schedule, clock.now_ns())
 
@@ -308,7 +306,7 @@ class Runner:
 
     def _start(self, job: Job, found: Found | None = None, *, reserved: bool = False) -> Live:
         live = self._live[job.id] = Live(job, self._around)
-        self._quotas.add(job.owner, need_of(job.limits, job.schedule))
+        self.quotas.add(job.owner, need_of(job.limits, job.schedule))
         turn = None
         if job.state is State.PENDING:
             turn = self._admission.enqueue(job.id, job.priority, reserved=reserved, counted=job.counted)
@@ -342,7 +340,7 @@ class Runner:
             at = clock.rfc3339(live.following.scheduled_at)
             log.info("job is run again", extra=fields(jobId=live.following.id, retryOf=live.job.id, at=at))
             self._start(live.following)
-        self._quotas.give_back(live.job.owner, need_of(live.job.limits, live.job.schedule))
+        self.quotas.give_back(live.job.owner, need_of(live.job.limits, live.job.schedule))
         live.launched.set()
         live.ended.set()
         self._hub.wake(live.job.id)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,12 +22,14 @@ from joblet.server.scope import NAMES
 
 NOBODY = "999999"
 """the id of no job and no workflow"""
-CLIENTS = {"alice": "developer", "bob": "developer", "carol": "operator", "dan": "nothing"}
+CLIENTS = {"alice": "developer", "bob": "developer", "carol": "operator", "dan": "nothing", "eve": "intern"}
 ROLES = {
     "developer": {"like": "admin", "scope": "own"},
     "operator": {"like": "admin"},
     "nothing": {"operations": []},
+    "intern": {"like": "admin", "scope": "own", "quota": {"jobs": 3, "memory": 1024}},
 }
+CEILINGS = {"ceilings": {"roles": {"intern": {"maxMemory": 600}}}}
 WAITS = {"command": "bash", "args": ["-c", "echo begun; cat"], "stdin": True, "waitForStart": True}
 
 Target = dict[str, str]
@@ -134,7 +138,8 @@ def own_server(tmp_path_factory: pytest.TempPathFactory, certificates: Path, sto
     ca = pki.load(certificates, "ca")
     for name, role in CLIENTS.items():
         pki.save(pki.issue_client(ca, name, role), folder, name)
-    server = Server(folder, certificates, joblet={"cleanupTimeout": "1s"}, access={"roles": ROLES}).start()
+    server = Server(folder, certificates, joblet={"cleanupTimeout": "1s"}, access={"roles": ROLES}, **CEILINGS)
+    server.start()
     yield server
     with server.channel("carol", folder) as channel:  # paused ones too
         carol = Client(channel, stock[0])
@@ -177,7 +182,7 @@ def test_every_rpc_is_looked_at(stock) -> None:
 
 @pytest.mark.parametrize("rpc", REQUESTS)
 def test_what_is_another_s_is_not_there(connect: Callable[[str], Client], rpc: str) -> None:
-    alice, bob, carol, dan = map(connect, CLIENTS)
+    alice, bob, carol, dan, _ = map(connect, CLIENTS)
     target, none = alice.target(), {"job": NOBODY, "workflow": NOBODY}
     own = bob.target()["job"] if rpc == "MonitoringService/StreamJobUsage" else ""
     before = carol.ask("JobletService/GetJobStatus", id=target["job"])
@@ -206,7 +211,7 @@ def test_who_may_do_nothing_is_denied(connect: Callable[[str], Client], rpc: str
 
 
 def test_lists_samples_and_events_tell_of_ones_own(connect: Callable[[str], Client]) -> None:
-    alice, bob, carol, _ = map(connect, CLIENTS)
+    alice, bob, carol, *_ = map(connect, CLIENTS)
     his, hers = bob.target(), alice.target()
     assert his["job"] in bob.jobs() < carol.jobs()
     assert hers["job"] in alice.jobs() < carol.jobs()
@@ -241,7 +246,7 @@ def test_lists_samples_and_events_tell_of_ones_own(connect: Callable[[str], Clie
 
 def test_a_list_in_a_stream_goes_on_with_ones_own(connect: Callable[[str], Client]) -> None:
     """Of events as they come others' are left out too."""
-    alice, bob, carol, _ = map(connect, CLIENTS)
+    alice, bob, carol, *_ = map(connect, CLIENTS)
     method = bob.method("JobService/WatchEvents")
     watch = bob.channel.unary_stream(
         "/joblet.JobService/WatchEvents",
@@ -263,7 +268,7 @@ def test_a_list_in_a_stream_goes_on_with_ones_own(connect: Callable[[str], Clien
 
 
 def test_all_is_all_of_ones_own(connect: Callable[[str], Client]) -> None:
-    alice, bob, _, _ = map(connect, CLIENTS)
+    alice, bob, *_ = map(connect, CLIENTS)
     kept = alice.jobs()
     bob.target()
     for job in bob.ask("JobletService/ListJobs")[0].jobs:
@@ -278,7 +283,7 @@ def test_all_is_all_of_ones_own(connect: Callable[[str], Client]) -> None:
 
 
 def test_keys_and_uploads_are_ones_own(connect: Callable[[str], Client]) -> None:
-    alice, bob, carol, _ = map(connect, CLIENTS)
+    alice, bob, carol, *_ = map(connect, CLIENTS)
     (hers,) = alice.ask("JobletService/RunJob", command="true", key="nightly")
     (his,) = bob.ask("JobletService/RunJob", command="false", key="nightly")
     assert his.id != hers.id
@@ -296,27 +301,50 @@ def test_keys_and_uploads_are_ones_own(connect: Callable[[str], Client]) -> None
     assert bob.outcome("JobletService/RunJob", order)[0] is grpc.StatusCode.FAILED_PRECONDITION
 
 
+def test_a_quota_holds_for_orders_that_come_at_once_and_over_a_restart(
+    own_server: Server, connect: Callable[[str], Client]
+) -> None:
+    eve = connect("eve")
+    with ThreadPoolExecutor(8) as pool:
+        orders = [pool.submit(eve.outcome, "JobletService/RunJob", WAITS | {"maxMemory": 100}) for _ in range(16)]
+        ends = Counter(order.result() for order in orders)
+    text = "quota exceeded: jobs would be 4 with this one (at most 3, access.roles.intern.quota.jobs)"
+    assert ends == {(grpc.StatusCode.OK, ""): 3, (grpc.StatusCode.RESOURCE_EXHAUSTED, text): 13}
+    target = connect("alice").target()
+    own_server.kill()
+    own_server.start()
+    eve, alice, bob = map(connect, ("eve", "alice", "bob"))
+    asked = {
+        "JobletService/GetJobStatus": {"id": target["job"]},
+        "JobService/GetWorkflowStatus": {"workflowId": target["workflow"]},
+    }
+    for rpc, fields in asked.items():
+        assert alice.outcome(rpc, fields)[0] is grpc.StatusCode.OK
+        assert bob.outcome(rpc, fields)[0] is grpc.StatusCode.NOT_FOUND
+    assert eve.outcome("JobletService/RunJob", WAITS) == (grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+    for job_id in list(eve.jobs())[1:]:
+        eve.ask("JobletService/StopJob", id=job_id)
+    text = "job creation failed: maxMemory exceeds system limits (700, allowed 0 to 600)"
+    assert eve.outcome("JobletService/RunJob", WAITS | {"maxMemory": 700}) == (grpc.StatusCode.INVALID_ARGUMENT, text)
+    eve.ask("JobletService/RunJob", **WAITS, maxMemory=600)
+    text = "quota exceeded: memory would be 1212 with this one (at most 1024, access.roles.intern.quota.memory)"
+    assert eve.outcome("JobletService/RunJob", WAITS) == (grpc.StatusCode.RESOURCE_EXHAUSTED, text)  # 512 by default
+    assert bob.outcome("JobletService/RunJob", {"command": "true"})[0] is grpc.StatusCode.OK
+
+
+def test_the_operator_is_told_what_the_client_is_not(own_server: Server, connect: Callable[[str], Client]) -> None:
+    job_id = connect("alice").ask("JobletService/RunJob", command="true")[0].id
+    connect("bob").outcome("JobletService/GetJobStatus", {"id": job_id})
+    line = rf"\[WARN\] call refused .*GetJobStatus.*client=bob role=developer owner=alice jobId={job_id}$"
+    own_server.wait_for_line(re.compile(line))
+
+
 def test_rnx_tells_whose_a_job_is_where_more_is_asked_for(own_server: Server, connect: Callable[[str], Client]) -> None:
     job_id = connect("alice").ask("JobletService/RunJob", command="true", waitForStart=True)[0].id
     folder = own_server.directory
-    assert "Owner" not in own_server.rnx("status", job_id, name="alice", certificates=folder).stdout
     assert "Owner: alice\n" in own_server.rnx("status", "-v", job_id, name="alice", certificates=folder).stdout
     refused = own_server.rnx("status", job_id, name="bob", certificates=folder)
     assert (refused.returncode, refused.stderr) == (1, f"Error: job not found: {job_id}\n")
     listed = own_server.rnx("list", "--owner=alice", "--format={id} {owner}", name="carol", certificates=folder)
     assert f"{job_id} alice" in listed.stdout.splitlines()
     assert {line.split()[1] for line in listed.stdout.splitlines()} == {"alice"}
-
-
-def test_after_a_restart_it_is_as_before(own_server: Server, connect: Callable[[str], Client]) -> None:
-    target = connect("alice").target()
-    own_server.stop()
-    own_server.start()
-    alice, bob, carol, _ = map(connect, CLIENTS)
-    asked = {
-        "JobletService/GetJobStatus": {"id": target["job"]},
-        "JobService/GetWorkflowStatus": {"workflowId": target["workflow"]},
-    }
-    for rpc, fields in asked.items():
-        found = [client.outcome(rpc, fields)[0] for client in (alice, bob, carol)]
-        assert found == [grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.OK]

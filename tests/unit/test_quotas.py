@@ -13,16 +13,17 @@ from scripted import PATIENCE, Works
 
 from joblet.access import Quota
 from joblet.engine import WorkflowOrder
-from joblet.errors import InvalidWorkflow, QueueFull, QuotaExceeded, StoreFailed
+from joblet.errors import InvalidWorkflow, PermissionDenied, QueueFull, QuotaExceeded, StoreFailed
 from joblet.job import Limits, State
 from joblet.life import Live
 from joblet.order import Order
 from joblet.quotas import Need, Quotas, Room
+from joblet.workflow.condition import End
 from joblet.workflow.plan import WorkflowState
 
 pytestmark = pytest.mark.timeout(30)
 
-QUOTAS = {"developer": Quota(jobs=3, cpu=400, memory=2048)}
+QUOTAS = {"developer": Quota(jobs=3, cpu=400, memory=2048), "admin": Quota()}
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ async def test_of_orders_that_come_at_once_as_many_are_taken_as_there_is_room_fo
     made = await asyncio.gather(*(order(site) for _ in range(10)), return_exceptions=True)
     taken = [each for each in made if isinstance(each, Live)]
     refused = {str(each) for each in made if isinstance(each, QuotaExceeded)}
-    text = "quota exceeded: jobs would be 4 with this job (at most 3, access.roles.developer.quota.jobs)"
+    text = "quota exceeded: jobs would be 4 with this one (at most 3, access.roles.developer.quota.jobs)"
     assert (len(taken), refused) == (3, {text})
     assert [job.owner for job in await site.store.newest(10, 100)] == ["alice"] * 3
 
@@ -74,8 +75,8 @@ async def test_of_orders_that_come_at_once_as_many_are_taken_as_there_is_room_fo
 @pytest.mark.parametrize(
     ("asked", "text"),
     [
-        ({"cpu": 301}, "cpu would be 401 with this job (at most 400, access.roles.developer.quota.cpu)"),
-        ({"memory": 1537}, "memory would be 2049 with this job (at most 2048, access.roles.developer.quota.memory)"),
+        ({"cpu": 301}, "cpu would be 401 with this one (at most 400, access.roles.developer.quota.cpu)"),
+        ({"memory": 1537}, "memory would be 2049 with this one (at most 2048, access.roles.developer.quota.memory)"),
     ],
 )
 async def test_limits_are_summed(site: Works, asked: dict[str, int], text: str) -> None:
@@ -207,7 +208,7 @@ async def test_a_stop_before_a_step_has_come_to_wait_is_one_too(site: Works) -> 
 
 
 async def test_a_step_for_which_there_never_is_room_is_a_fault_of_the_file(site: Works) -> None:
-    with pytest.raises(InvalidWorkflow, match=r'job "b": quota exceeded: memory would be 4096 with this job'):
+    with pytest.raises(InvalidWorkflow, match=r'job "b": quota exceeded: memory would be 4096 with this one'):
         await flow(site, "jobs: {a: {command: scripted}, b: {command: scripted, resources: {max_memory: 4096}}}")
 
 
@@ -220,8 +221,45 @@ async def test_a_step_for_which_there_is_no_room_any_more_fails(site: Works) -> 
     await site.restart()
     site.host.under_way[1].end(code=0)
     assert (await site.over(workflow_id)).state is WorkflowState.FAILED
-    text = "quota exceeded: memory would be 2048 with this job (at most 1024, access.roles.developer.quota.memory)"
+    text = "quota exceeded: memory would be 2048 with this one (at most 1024, access.roles.developer.quota.memory)"
     assert (await site.records(workflow_id))["b"].reason == text
+
+
+async def test_workflows_are_counted_until_they_end(site: Works) -> None:
+    site.quotas = {"developer": Quota(workflows=2)}
+    await site.restart()
+    ordered = await asyncio.gather(*(flow(site, steps(2)) for _ in range(4)), return_exceptions=True)
+    taken = [each for each in ordered if isinstance(each, int)]
+    refused = {str(each) for each in ordered if isinstance(each, QuotaExceeded)}
+    text = "quota exceeded: workflows would be 3 with this one (at most 2, access.roles.developer.quota.workflows)"
+    assert (len(taken), refused) == (2, {text})
+    await site.restart()
+    with pytest.raises(QuotaExceeded, match="workflows would be 3"):
+        await flow(site, steps(2))
+    await site.engine.stop(str(taken[0]), "stopped by bob")
+    other = await flow(site, steps(1))  # there is room for one
+    with pytest.raises(QuotaExceeded):
+        await site.engine.retry(str(taken[0]))
+    await site.engine.stop(str(other), "stopped by bob")
+    assert (await site.engine.retry(str(taken[0]))).state in (WorkflowState.PENDING, WorkflowState.RUNNING)
+
+
+async def test_of_a_role_that_is_gone_nothing_more_comes(site: Works) -> None:
+    workflow_id = await flow(site, "jobs: {a: {command: scripted}, b: {command: scripted, requires: [a]}}")
+    await site.under_way("a")
+    site.quotas = {"admin": Quota()}
+    await site.restart()
+    site.host.under_way[1].end(code=0)
+    assert (await site.over(workflow_id)).state is WorkflowState.FAILED
+    records = await site.records(workflow_id)
+    assert (records["a"].end, records["b"].reason) == (
+        End.COMPLETED,
+        "role developer is not allowed to perform operation run_job",
+    )
+    with pytest.raises(PermissionDenied):
+        await order(site)
+    await order(site, role="admin")
+    await order(site, role="")  # of a joblet that kept no roles
 
 
 # The account itself, by a model: a list of what is held.

@@ -19,6 +19,7 @@ from joblet.errors import (
     HostUnable,
     InvalidArgument,
     NoRoom,
+    PermissionDenied,
     QuotaExceeded,
     ShuttingDown,
     StoreFailed,
@@ -201,7 +202,7 @@ class Run:
         try:
             order = self._next_order(position)
             room = await self._room(order)
-        except (MissingOutput, OutputsTooLarge, StoreFailed, InvalidArgument, QuotaExceeded) as error:
+        except (MissingOutput, OutputsTooLarge, StoreFailed, InvalidArgument, QuotaExceeded, PermissionDenied) as error:
             return _NotRun(End.FAILED, str(error))
         if room is None:
             return _NotRun(End.CANCELED, self.stop_reason)

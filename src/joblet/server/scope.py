@@ -5,6 +5,7 @@ Whose a job is never changes, and no id is used twice: what was found at the beg
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,12 @@ from grpclib.server import Stream
 
 from joblet.access import UNKNOWN
 from joblet.errors import JobNotFound, PermissionDenied, WorkflowNotFound
+from joblet.log import fields
 from joblet.runner import parse_id, parse_workflow_id
 from joblet.server.auth import Caller
 from joblet.store import Store, Workflows
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +99,21 @@ class Scope:
         if names is None:
             raise PermissionDenied(who.role, UNKNOWN)
         for job_id in _ids(message, names.job):
-            if await self._store.owner(parse_id(job_id)) != who.name:
+            owner = await self._store.owner(parse_id(job_id))
+            if owner != who.name:
+                _tell(who, method, owner, jobId=job_id)
                 raise JobNotFound(job_id)
         for workflow_id in _ids(message, names.workflow):
-            if await self._workflows.owner(parse_workflow_id(workflow_id)) != who.name:
+            owner = await self._workflows.owner(parse_workflow_id(workflow_id))
+            if owner != who.name:
+                _tell(who, method, owner, workflowId=workflow_id)
                 raise WorkflowNotFound(workflow_id)
+
+
+def _tell(who: Caller, method: str, owner: str | None, **what: str) -> None:
+    """The operator is told what the client is not."""
+    if owner is not None:
+        log.warning("call refused", extra=fields(method=method, client=who.name, role=who.role, owner=owner, **what))
 
 
 def _ids(message: Any, field: str) -> list[str]:

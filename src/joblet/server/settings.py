@@ -55,7 +55,7 @@ def roles(settings: Config) -> Mapping[str, Role]:
 def _role(name: str, section: config.RoleSection) -> Role:
     given = section.operations
     operations = access.ROLES[section.like or name].operations if given is None else frozenset(given)
-    quota = Quota(section.quota.jobs, section.quota.cpu, section.quota.memory)
+    quota = Quota(**section.quota.model_dump())
     return Role(operations, section.scope == "own", quota)
 
 
