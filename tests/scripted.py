@@ -9,12 +9,13 @@ import json
 import os
 import signal
 import sqlite3
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from joblet import clock
+from joblet.access import Quota
 from joblet.admission import Admission
 from joblet.engine import Engine, WorkflowOrder
 from joblet.errors import CannotPause, HostUnable, NoRoom
@@ -221,8 +222,11 @@ class Host:
 class Site:
     """A server without its wire: real store, hub, admission and runner, on a host that stays."""
 
-    def __init__(self, folder: Path, slots: int, queue: int, timeout: float) -> None:
+    def __init__(
+        self, folder: Path, slots: int, queue: int, timeout: float, quotas: Mapping[str, Quota] | None = None
+    ) -> None:
         self.folder = folder
+        self.quotas = quotas or {}
         self.host = Host(folder)
         self._sizes = slots, queue
         self._timeout = timeout
@@ -231,7 +235,8 @@ class Site:
     def open(self) -> None:
         self.store = Store.open(self.folder / "joblet.db")
         self.hub = LogHub()
-        policy = Policy(Limits(100, 512, 0), Limits(400, 4096, 2**31 - 1), self._timeout)
+        ceiling = Limits(400, 4096, 2**31 - 1)
+        policy = Policy(Limits(100, 512, 0), ceiling, self._timeout, quotas=self.quotas)
         self.runner = Runner(self.store, self.host, Admission(*self._sizes), self.hub, policy)
 
     async def close(self) -> None:
@@ -287,10 +292,17 @@ class Works(Site):
     """A site that runs workflows too."""
 
     def __init__(
-        self, folder: Path, *, slots: int = 2, queue: int = 10, most: int = 10, most_steps: int = 1000
+        self,
+        folder: Path,
+        *,
+        slots: int = 2,
+        queue: int = 10,
+        most: int = 10,
+        most_steps: int = 1000,
+        quotas: Mapping[str, Quota] | None = None,
     ) -> None:
         self.bounds = {"most": most, "most_steps": most_steps}
-        super().__init__(folder, slots, queue, 3600)
+        super().__init__(folder, slots, queue, 3600, quotas)
 
     def open(self) -> None:
         super().open()

@@ -64,6 +64,7 @@ OF_SERVER = {
     "KeyReused": "Use another key, or the same order. Deleting the job that has it frees the key.",
     "WorkflowKeyReused": "Use another key, or the same order. Deleting the workflow that has it frees the key.",
     "TooManyWorkflows": "Wait for one to end, stop one, or raise `joblet.maxWorkflows`.",
+    "QuotaExceeded": "Wait for jobs of yours to end, or stop some; the quota is the operator's (`access.roles`).",
     "QueueFull": "Wait for jobs to end, or raise `joblet.maxConcurrentJobs` or `joblet.maxQueuedJobs`.",
     "HostUnable": "Run `joblet doctor` on the host; it names the gap and what to do about it.",
     "CannotExec": "Do what the sentence says; a job that an older joblet has started cannot be entered at all.",

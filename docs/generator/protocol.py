@@ -15,7 +15,8 @@ from google.protobuf.descriptor_pb2 import (
 
 from generator.markdown import code, one_line, prose, table
 from generator.source import ROOT
-from joblet.server.auth import OPERATIONS, ROLES
+from joblet.access import ROLES
+from joblet.server.auth import OPERATIONS
 
 _DESCRIPTOR = ROOT / "src/joblet/proto/joblet.binpb"
 _SERVICE, _METHOD, _MESSAGE, _FIELD, _ENUM, _VALUE = 6, 2, 4, 2, 5, 2
@@ -68,7 +69,7 @@ def _service(file: FileDescriptorProto, number: int, comments: Comments) -> str:
     rows = []
     for index, method in enumerate(service.method):
         operation = OPERATIONS.get(f"/{file.package}.{service.name}/{method.name}", "")
-        roles = ", ".join(role for role, operations in ROLES.items() if operation in operations)
+        roles = ", ".join(name for name, role in ROLES.items() if operation in role.operations)
         request = _link(method.input_type, "stream " if method.client_streaming else "")
         answer = _link(method.output_type, "stream " if method.server_streaming else "")
         about = prose(comments.get((_SERVICE, number, _METHOD, index), ""))

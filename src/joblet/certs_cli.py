@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from joblet import command_line
+from joblet.access import ROLES, is_role_name
 
 if TYPE_CHECKING:
     from joblet import pki
@@ -68,7 +70,9 @@ def init(
 @_explained()
 def issue(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The client's name; its files are called after it.")],
-    role: Annotated[str, typer.Option("--role", help="admin (all operations) or viewer (get, list, stream).")],
+    role: Annotated[
+        str, typer.Option("--role", help="admin (all operations), viewer (get, list, stream) or one of the server's.")
+    ],
     directory: Directory = Path("certs"),
     days: Days = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the client's files if they exist.")] = False,
@@ -76,13 +80,16 @@ def issue(
     """Issue a client certificate (valid for a year) signed by the authority in the directory."""
     from joblet import pki
 
-    try:
-        granted = pki.Role(role.lower())
-    except ValueError:
-        raise typer.BadParameter(f"{role!r} is neither admin nor viewer", param_hint="--role") from None
+    granted = role.lower()
+    if not is_role_name(granted):
+        raise typer.BadParameter(f"{role!r} is no name of a role (a-z, 0-9, _ and -)", param_hint="--role")
     pki.check_name(name)
     client = pki.issue_client(pki.load(directory, "ca"), name, granted, pki.CLIENT_DAYS if days is None else days)
     _report(pki.save(client, directory, name, force=force), client)
+    if granted not in ROLES and sys.stderr is not None:
+        sys.stderr.write(
+            f"Note: {granted} may do nothing on a server whose configuration has no access.roles.{granted}\n"
+        )
 
 
 def _report(written: tuple[Path, Path], pair: pki.KeyPair) -> None:

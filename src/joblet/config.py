@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from joblet.access import OPERATIONS, ROLES, is_role_name
 from joblet.clock import parse_duration
 from joblet.order import MAX_INT32
 
@@ -41,6 +42,24 @@ def _view_path(value: str) -> str:
 
 
 ViewPath = Annotated[str, AfterValidator(_view_path)]
+
+
+def _role_name(value: str) -> str:
+    if not is_role_name(value):
+        raise ValueError("no name of a role (a-z, 0-9, _ and -, a letter first; not unknown)")
+    return value
+
+
+RoleName = Annotated[str, AfterValidator(_role_name)]
+
+
+def _operation(value: str) -> str:
+    if value not in OPERATIONS:
+        raise ValueError(f"no operation (there are {', '.join(sorted(OPERATIONS))})")
+    return value
+
+
+Operation = Annotated[str, AfterValidator(_operation)]
 
 
 class _Section(BaseModel):
@@ -102,8 +121,41 @@ class Ceilings(_Section):
 class CeilingsSection(Ceilings):
     """For every job, and lower ones for those of a role."""
 
-    roles: dict[Literal["admin"], Ceilings] = {}
+    roles: dict[RoleName, Ceilings] = {}
     """lower ceilings for a role: `{admin: {maxMemory: 4096}}`"""
+
+
+class QuotaSection(_Section):
+    """What the jobs and workflows of one client that have not ended may come to together; absent is any number."""
+
+    jobs: int | None = Field(default=None, ge=1, le=MAX_INT32)
+    """how many"""
+    cpu: int | None = Field(default=None, ge=1, le=MAX_INT32)
+    """percent of one core, the sum of their limits"""
+    memory: int | None = Field(default=None, ge=1, le=MAX_INT32)
+    """MB, the sum of their limits"""
+    workflows: int | None = Field(default=None, ge=1, le=MAX_INT32)
+    """how many, whose jobs count when they are started"""
+
+
+class RoleSection(_Section):
+    """What the clients of a role may do."""
+
+    like: Literal["admin", "viewer"] | None = None
+    """the operations of that role"""
+    operations: list[Operation] | None = None
+    """these, instead of `like`"""
+    scope: Literal["own", "all"] = "all"
+    """own: only with what a client of the same name has ordered"""
+    quota: QuotaSection = QuotaSection()
+    """of each of its clients"""
+
+
+class AccessSection(_Section):
+    """Who may do what, beyond the roles admin and viewer."""
+
+    roles: dict[RoleName, RoleSection] = {}
+    """further ones, and what else holds for admin and viewer: `{developer: {like: admin, scope: own}}`"""
 
 
 class IsolationSection(_Section):
@@ -194,12 +246,26 @@ class Config(_Section):
 
     joblet: JobletSection = JobletSection()
     ceilings: CeilingsSection = CeilingsSection()
+    access: AccessSection = AccessSection()
     isolation: IsolationSection = IsolationSection()
     retention: RetentionSection = RetentionSection()
     grpc: GrpcSection = GrpcSection()
     server: ServerSection = ServerSection()
     security: SecuritySection = SecuritySection()
     logging: LoggingSection = LoggingSection()
+
+    @model_validator(mode="after")
+    def _roles_are_whole(self) -> Self:
+        for name, role in self.access.roles.items():
+            told = (role.like is not None) + (role.operations is not None)
+            if name in ROLES and told:
+                raise ValueError(f"access.roles.{name}: has operations of its own: give neither like nor operations")
+            if name not in ROLES and told != 1:
+                raise ValueError(f"access.roles.{name}: give either like or operations")
+        for name in self.ceilings.roles:
+            if name != "admin" and name not in self.access.roles:
+                raise ValueError(f"ceilings.roles.{name}: not in access.roles")
+        return self
 
     def state_dir(self, base: Path) -> Path:
         """The state directory; a relative one is relative to the file in directory `base`."""
@@ -245,6 +311,8 @@ def _explain(fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
         return f"{key}: unknown key"
     message = str(fault["msg"]).removeprefix("Value error, ")
+    if not key:  # of several sections together; it names them
+        return message
     try:
         return f"{key}: {message} (got {fault['input']!r})"
     except ValueError:  # more digits than Python writes (sys.set_int_max_str_digits)

@@ -215,6 +215,17 @@ class TooManyScheduled(JobletError):
         super().__init__(f"{most} jobs are scheduled (at most {most}, joblet.maxScheduledJobs)")
 
 
+class QuotaExceeded(JobletError):
+    """With this job or workflow the client would have more under way than its role allows."""
+
+    status = Status.RESOURCE_EXHAUSTED
+
+    def __init__(self, role: str, name: str, value: int, bound: int) -> None:
+        super().__init__(
+            f"quota exceeded: {name} would be {value} with this one (at most {bound}, access.roles.{role}.quota.{name})"
+        )
+
+
 class QueueFull(JobletError):
     """All slots are taken and the queue of waiting jobs is full."""
 

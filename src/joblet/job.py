@@ -211,6 +211,8 @@ class Job:
     separate_streams: bool = False
     paused_by: str = ""
     """who has paused it; empty while it runs"""
+    role: str = ""
+    """of its owner, when it was ordered"""
 
     @property
     def timed_out(self) -> bool:

@@ -19,6 +19,7 @@ from joblet.job import TIMEOUT, Ending, Job, Receipt, State, Stop, conclude, ret
 from joblet.log import fields
 from joblet.logs import LogHub
 from joblet.pausing import Pause
+from joblet.quotas import Quotas
 from joblet.store import Store
 from joblet.timetable import Timetable
 
@@ -51,6 +52,7 @@ class Surroundings:
     on_isolation_failure: Callable[[], Awaitable[None]]
     """told of a launch that failed for what the host lacks"""
     timetable: Timetable = field(default_factory=Timetable)
+    quotas: Quotas = field(default_factory=Quotas)
     closing: bool = False
     """jobs go on, and nobody follows them any more"""
 

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
+from joblet.access import Quota
 from joblet.clock import format_duration
 from joblet.errors import InvalidArgument
-from joblet.job import MAX_RETRY_DELAY_MS, Limits, Part, Schedule, Stop, Terminal, Uploads
+from joblet.job import MAX_RETRY_DELAY_MS, Job, Limits, Part, Schedule, Stop, Terminal, Uploads
 
 DANGEROUS = frozenset(";&|`$(){}[]<>\n\0")
 """Characters refused in a command; arguments go to execve as they are."""
@@ -98,6 +99,8 @@ class Policy:
     """of the roles that have lower ones"""
     max_scheduled: int = 1000
     """jobs that wait for their time"""
+    quotas: Mapping[str, Quota] = field(default_factory=dict)
+    """of the clients of every role that there is; empty: of none, whatever there is"""
 
 
 def validate_command(command: str, args: Sequence[str]) -> None:
@@ -250,6 +253,31 @@ def settle(order: Order, policy: Policy, role: str) -> Order:
     limits = resolve_limits(order.limits, policy.default, ceiling)
     delay = order.retry_delay_ms or RETRY_DELAY_MS if order.retries else 0
     return replace(order, limits=limits, timeout_ms=order.timeout_ms or most, retry_delay_ms=delay)
+
+
+def made_by(job: Job) -> Order:
+    """The order that has made a job."""
+    return Order(
+        command=job.command,
+        args=job.args,
+        limits=job.limits,
+        timeout_ms=job.timeout_ms,
+        priority=job.priority,
+        key=job.key,
+        name=job.name,
+        environment=job.environment,
+        secret_environment=job.secret_environment,
+        workdir=job.workdir,
+        uploads=job.uploads,
+        part=job.part,
+        labels=job.labels,
+        schedule=job.schedule,
+        retries=job.retries,
+        retry_delay_ms=job.retry_delay_ms,
+        stdin=job.stdin,
+        terminal=job.terminal,
+        separate_streams=job.separate_streams,
+    )
 
 
 def stop_of(name: str, grace_ms: int | None) -> Stop:

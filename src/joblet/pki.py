@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from joblet.access import is_role_name
+
 CA_DAYS = 3650
 SERVER_DAYS = 825
 """the longest that Apple's and other strict verifiers accept"""
@@ -45,7 +47,7 @@ class PkiError(Exception):
 
 
 class Role(StrEnum):
-    """What a client may do."""
+    """What a client may do, on any server; a server's configuration can have further roles."""
 
     ADMIN = "admin"
     """all operations"""
@@ -106,14 +108,15 @@ def issue_server(
     )
 
 
-def issue_client(
-    ca: KeyPair, name: str, role: Role, days: int = CLIENT_DAYS, *, now: datetime | None = None
-) -> KeyPair:
+def issue_client(ca: KeyPair, name: str, role: str, days: int = CLIENT_DAYS, *, now: datetime | None = None) -> KeyPair:
     """Make a client's certificate.
 
-    Raises PkiError when the name is not usable as a file name, `days` is out of bounds, or the authority has expired.
+    Raises PkiError when the name is not usable as a file name, no role can be called so, `days` is out of bounds, or
+    the authority has expired.
     """
     check_name(name)
+    if not is_role_name(role):
+        raise PkiError(f"invalid role {role!r}: use up to 64 of a-z 0-9 _ -, a letter first, and not unknown")
     return _issue(ca, _subject(name, role), days, now, (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]),))
 
 
@@ -257,10 +260,10 @@ def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def _subject(name: str, role: Role | None = None) -> x509.Name:
+def _subject(name: str, role: str = "") -> x509.Name:
     attributes = [x509.NameAttribute(NameOID.COMMON_NAME, name)]
-    if role is not None:
-        attributes.append(x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, role.value))
+    if role:
+        attributes.append(x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, str(role)))
     attributes.append(x509.NameAttribute(NameOID.ORGANIZATION_NAME, ORGANIZATION))
     return x509.Name(attributes)
 

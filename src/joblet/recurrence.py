@@ -7,10 +7,11 @@ import logging
 from collections.abc import Callable
 
 from joblet import clock, schedule
-from joblet.errors import InvalidArgument, StoreFailed
+from joblet.errors import InvalidArgument, PermissionDenied, QuotaExceeded, StoreFailed
 from joblet.job import Job, Schedule
 from joblet.life import Live, Surroundings
 from joblet.log import fields
+from joblet.quotas import Room, need_of
 from joblet.schedule import Cron
 from joblet.store.later import replaced
 
@@ -94,15 +95,25 @@ class Recurrences:
         job, policy = live.job, what.overlap or "skip"
         others = self._runs(job.id)
         times, why = self._wanted(due.times, policy, others)
-        made = await self._around.store.make_runs(
-            job.id,
-            due=job.scheduled_at or 0,
-            following=following,
-            times=times,
-            now=now,
-            replacing=policy == "replace",
-            queued=bool(others) and policy in ("queue", "replace"),
-        )
+        rooms, excess = self._rooms(job, len(times))
+        times, why = times[: len(rooms)], excess or why
+        try:
+            made = await self._around.store.make_runs(
+                job.id,
+                due=job.scheduled_at or 0,
+                following=following,
+                times=times,
+                now=now,
+                replacing=policy == "replace",
+                queued=bool(others) and policy in ("queue", "replace"),
+            )
+            for run in made or ():
+                at = clock.rfc3339(run.scheduled_at)
+                log.info("scheduled job made", extra=fields(jobId=run.id, schedule=job.id, at=at))
+                self._start(run)
+        finally:
+            for room in rooms:
+                room.leave()
         if made is None:  # it has been asked to stop, by somebody who may be gone since
             stored = await self._around.store.get(job.id)
             live.stop_reason = live.stop_reason or (stored.stop_reason if stored else "") or "stopped"
@@ -113,16 +124,22 @@ class Recurrences:
             log.warning("scheduled times have passed", extra=fields(jobId=job.id, madeUpFor=made_up))
         if why and due.times:
             log.info("scheduled job left out", extra=fields(jobId=job.id, at=clock.rfc3339(due.times[-1]), reason=why))
-        for run in made:
-            at = clock.rfc3339(run.scheduled_at)
-            log.info("scheduled job made", extra=fields(jobId=run.id, schedule=job.id, at=at))
-            self._start(run)
         if made and policy == "replace":
             new = {run.id for run in made}
             # One that is being stopped goes on to be, as somebody has asked for it.
             others = [other for other in self._runs(job.id) if other.job.id not in new and not other.stop_reason]
             await asyncio.gather(*(other.request_stop(replaced(made[-1].id)) for other in others))
         self.call_queued(job.id)
+
+    def _rooms(self, job: Job, count: int) -> tuple[list[Room], str]:
+        """Room in its owner's quota for so many of its jobs, or as many as there is, and why not for all."""
+        rooms: list[Room] = []
+        try:
+            while len(rooms) < count:
+                rooms.append(self._around.quotas.take(job.owner, job.role, need_of(job.limits, None)))
+        except (QuotaExceeded, PermissionDenied) as error:
+            return rooms, str(error)
+        return rooms, ""
 
     def _wanted(self, times: list[int], policy: str, others: list[Live]) -> tuple[list[int], str]:
         """For which of the times a job is made, and if not for all, why not."""

@@ -119,11 +119,13 @@ class Janitor:
             raise JobNotEnded(job.id, job.state)
         await self._remove(job.id)
 
-    async def delete_all(self) -> tuple[int, int]:
-        """Remove every ended job: how many go, and how many stay because they, or their workflows, have not ended."""
-        gone = await self._store.delete_all()
+    async def delete_all(self, owner: str | None = None) -> tuple[int, int]:
+        """Remove every ended job, or those of an owner: how many go, and how many stay because they, or their
+        workflows, have not ended.
+        """
+        gone = await self._store.delete_all(owner)
         self._start(self._remove_all(gone))
-        return len(gone), len(await self._store.unfinished()) + await self._store.count_kept()
+        return len(gone), await self._store.count_unfinished(owner) + await self._store.count_kept(owner)
 
     async def delete_workflow(self, workflow_id: str) -> None:
         """Remove an ended workflow with its jobs, their logs and all its files.

@@ -15,6 +15,7 @@ from joblet.errors import (
     JobNotFound,
     JobNotRunning,
     KeyReused,
+    QueueFull,
     ShuttingDown,
     StoreFailed,
     TooManyScheduled,
@@ -25,7 +26,8 @@ from joblet.job import Job, State, Stop
 from joblet.life import Found, Live, Surroundings, shown
 from joblet.log import fields
 from joblet.logs import LogHub
-from joblet.order import MAX_TIMEOUT_MS, Order, Policy, settle
+from joblet.order import MAX_TIMEOUT_MS, Order, Policy, made_by, settle
+from joblet.quotas import Quotas, Room, need_of
 from joblet.recurrence import Recurrences
 from joblet.store import Store
 
@@ -43,7 +45,8 @@ class Runner:
         self._admission = admission
         self._hub = hub
         self._policy = policy
-        self._around = Surroundings(store, executor, admission, hub, on_isolation_failure=self.probe)
+        self.quotas = Quotas(policy.quotas)
+        self._around = Surroundings(store, executor, admission, hub, self.probe, quotas=self.quotas)
         self._live: dict[int, Live] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._accepting: set[asyncio.Task[Live]] = set()
@@ -66,14 +69,14 @@ class Runner:
         else:
             self._host_error = None
 
-    async def submit(self, order: Order, owner: str, role: str) -> Live:
+    async def submit(self, order: Order, owner: str, role: str, room: Room | None = None) -> Live:
         """Accept a job of a client with that name and role. When this returns, it is on disk and will run.
 
         With a key that the client has used before, the job is the one that it was used for, ended or not; so too for
         what is the same part of a workflow. Those have their place in the queue without taking one from clients. With a
-        schedule it waits for its time first.
-        Raises InvalidArgument, KeyReused, NoRoom, DiskUnusable, QueueFull, TooManyScheduled, HostUnable, StoreFailed or
-        ShuttingDown, and then there is no job.
+        schedule it waits for its time first. `room` has been waited for, and is the caller's to leave.
+        Raises InvalidArgument, KeyReused, NoRoom, DiskUnusable, QuotaExceeded, QueueFull, TooManyScheduled, HostUnable,
+        StoreFailed or ShuttingDown, and then there is no job.
         """
         order = settle(order, self._policy, role)
         if (live := await self._made(order, owner)) is not None:
@@ -87,19 +90,33 @@ class Runner:
                 raise self._host_error
         if order.schedule is not None or order.retries:
             self._check_times()
-        state, time = State.SCHEDULED, None
-        if order.schedule is not None:
-            time = schedule.first(order.schedule, clock.now_ns())
-            self._scheduling += 1
-        elif self._admission.reserve(counted=order.part is None):
-            state = State.INITIALIZING
-        else:
-            state = State.PENDING
+        time = None if order.schedule is None else schedule.first(order.schedule, clock.now_ns())
+        taken = room or self.quotas.take(owner, role, need_of(order.limits, order.schedule))
+        try:
+            state = self._reserve(order)
+        except QueueFull:
+            taken.leave()
+            raise
         # What was begun is finished whether or not the client stays: no row without a runner.
-        accepting = asyncio.create_task(self._accept(order, owner, state, time))
+        accepting = asyncio.create_task(self._accept(order, owner, role, state, time, taken))
         self._accepting.add(accepting)
         accepting.add_done_callback(self._accepting.discard)
         return await asyncio.shield(accepting)
+
+    def room(self, order: Order, owner: str, role: str) -> asyncio.Future[Room]:
+        """Room in the client's quota for a job that can wait for it.
+
+        Raises InvalidArgument, or QuotaExceeded when there never is any.
+        """
+        order = settle(order, self._policy, role)
+        return self.quotas.queue(owner, role, need_of(order.limits, order.schedule))
+
+    def _reserve(self, order: Order) -> State:
+        """Take a slot or a place in the queue, or one of those that wait for their time. Raises QueueFull."""
+        if order.schedule is not None:
+            self._scheduling += 1
+            return State.SCHEDULED
+        return State.INITIALIZING if self._admission.reserve(counted=order.part is None) else State.PENDING
 
     async def made(self, order: Order, owner: str, role: str) -> Live | None:
         """The job that the client's order with this key has made before. Raises InvalidArgument or KeyReused."""
@@ -114,10 +131,12 @@ class Runner:
         if self._around.timetable.count + self._scheduling >= self._policy.max_scheduled:
             raise TooManyScheduled(self._policy.max_scheduled)
 
-    async def _accept(self, order: Order, owner: str, state: State, time: int | None) -> Live:
+    async def _accept(self, order: Order, owner: str, role: str, state: State, time: int | None, room: Room) -> Live:
         new = False
         try:
-            job, new = await self._store.create(order, owner, state, clock.now_ns(), self._executor.epoch, time)
+            job, new = await self._store.create(
+                order, owner, state, clock.now_ns(), self._executor.epoch, time, role=role
+            )
         finally:
             if state is State.SCHEDULED:
                 self._scheduling -= 1
@@ -126,16 +145,19 @@ class Runner:
                     self._admission.cancel_reservation(counted=order.part is None)
                 else:
                     self._admission.release()
+            if not new:
+                room.leave()
         if not new:  # the same key came twice at the same time
             return self._again(job, order)
         live = self._start(job, reserved=state is State.PENDING)
+        room.leave()
         log.info("job accepted", extra=fields(jobId=job.id, status=job.state, command=shown(job), owner=owner))
         return live
 
     def _again(self, job: Job, order: Order) -> Live:
         """The job that an order with its key, or its part in a workflow, has made before."""
         # The timeout may have been changed since, and the same files come to lie in another folder each time.
-        made = replace(_order_of(job), timeout_ms=0, uploads=None)
+        made = replace(made_by(job), timeout_ms=0, uploads=None)
         if order.part is None and made != replace(order, timeout_ms=0, uploads=None):
             raise KeyReused(job.key, job.id)
         live = self._live.get(job.id)
@@ -146,8 +168,9 @@ class Runner:
         return live
 
     def check(self, order: Order, role: str) -> None:
-        """Raise InvalidArgument for an order that `submit` would refuse for what it asks."""
-        settle(order, self._policy, role)
+        """Raise InvalidArgument or QuotaExceeded for an order that `submit` would refuse for what it asks."""
+        order = settle(order, self._policy, role)
+        self.quotas.check(role, need_of(order.limits, order.schedule))
         if order.schedule is not None:
             schedule.first(order.schedule, clock.now_ns())
 
@@ -169,9 +192,9 @@ class Runner:
             raise JobNotFound(job_id)
         return job
 
-    async def newest(self, count: int, before: int) -> list[Job]:
-        """At most `count` jobs with ids below `before`, newest first."""
-        return await self._store.newest(count, before)
+    async def newest(self, count: int, before: int, owner: str | None = None) -> list[Job]:
+        """At most `count` jobs, or jobs of an owner, with ids below `before`, newest first."""
+        return await self._store.newest(count, before, owner)
 
     def live_names(self) -> set[str]:
         """Ids of the jobs that have not ended."""
@@ -285,6 +308,7 @@ class Runner:
 
     def _start(self, job: Job, found: Found | None = None, *, reserved: bool = False) -> Live:
         live = self._live[job.id] = Live(job, self._around)
+        self.quotas.add(job.owner, need_of(job.limits, job.schedule))
         turn = None
         if job.state is State.PENDING:
             turn = self._admission.enqueue(job.id, job.priority, reserved=reserved, counted=job.counted)
@@ -318,6 +342,7 @@ class Runner:
             at = clock.rfc3339(live.following.scheduled_at)
             log.info("job is run again", extra=fields(jobId=live.following.id, retryOf=live.job.id, at=at))
             self._start(live.following)
+        self.quotas.give_back(live.job.owner, need_of(live.job.limits, live.job.schedule))
         live.launched.set()
         live.ended.set()
         self._hub.wake(live.job.id)
@@ -325,31 +350,6 @@ class Runner:
             self._recurrences.call_queued(live.job.schedule_id)
         if live.job.state.final:
             self.on_end(live.job)
-
-
-def _order_of(job: Job) -> Order:
-    """The order that has made a job."""
-    return Order(
-        command=job.command,
-        args=job.args,
-        limits=job.limits,
-        timeout_ms=job.timeout_ms,
-        priority=job.priority,
-        key=job.key,
-        name=job.name,
-        environment=job.environment,
-        secret_environment=job.secret_environment,
-        workdir=job.workdir,
-        uploads=job.uploads,
-        part=job.part,
-        labels=job.labels,
-        schedule=job.schedule,
-        retries=job.retries,
-        retry_delay_ms=job.retry_delay_ms,
-        stdin=job.stdin,
-        terminal=job.terminal,
-        separate_streams=job.separate_streams,
-    )
 
 
 async def first_of(*events: asyncio.Event) -> None:

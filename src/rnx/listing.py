@@ -68,6 +68,9 @@ def list_jobs(
         str,
         typer.Option(metavar="ID", help="Only those that this recurring schedule has made.", show_default=False),
     ] = "",
+    owner: Annotated[
+        str, typer.Option(metavar="NAME", help="Only those that this client has ordered.", show_default=False)
+    ] = "",
     sort: Annotated[
         str,
         typer.Option(metavar="FIELD", help="Sort by a field of --json; -FIELD: greatest first.", show_default=False),
@@ -80,9 +83,9 @@ def list_jobs(
     """List jobs with their current status: the newest that one answer holds, oldest of them first."""
     if everything and limit:
         raise typer.BadParameter("give either --limit or --all", ctx=ctx)
-    selection = Selection.of(status or (), name, since, until, sort, label or (), schedule)
+    selection = Selection.of(status or (), name, since, until, sort, label or (), schedule, owner)
     if workflow and (not selection.takes_all or sort or template or watch):
-        options = "--status, --name, --since, --until, --label, --schedule, --sort, --format and --watch"
+        options = "--status, --name, --since, --until, --label, --schedule, --owner, --sort, --format and --watch"
         ctx.fail(f"{options} are of jobs, not of workflows")
     if everything and (sort or watch):
         ctx.fail(f"give either --all or {'--sort' if sort else '--watch'}")

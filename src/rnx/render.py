@@ -28,6 +28,7 @@ _LATER_FIELDS = {
     "separateStreams": "separate_streams",
     "pausedBy": "paused_by",
     "hasUploads": "has_uploads",
+    "owner": "owner",
 }
 
 STATUS_FIELDS = {
@@ -143,6 +144,7 @@ def _details(job: JobInfo) -> str:
         ("Key", job.key),
         ("Name", job.name),
         ("Workflow", job.workflow_id),
+        ("Owner", job.owner),
         ("PausedBy", job.paused_by),
         ("WorkDir", job.workdir),
         *(("Environment", f"{name}={value}") for name, value in (job.environment | job.secret_environment).items()),

@@ -37,6 +37,8 @@ class Selection:
     """names and values of labels, all of them; None is any value"""
     schedule: str = ""
     """the id of the recurring schedule that has made it"""
+    owner: str = ""
+    """the name of the client that has ordered it"""
 
     @classmethod
     def of(
@@ -48,6 +50,7 @@ class Selection:
         sort: str,
         labels: Iterable[str] = (),
         schedule: str = "",
+        owner: str = "",
     ) -> Selection:
         """As the command line says. Raises BadParameter."""
         wanted = frozenset(part.upper() for text in statuses for part in text.split(","))
@@ -60,12 +63,13 @@ class Selection:
             (key, value if equals else None) for key, equals, value in (text.partition("=") for text in labels)
         )
         began, ended = _instant(since, "--since", now), _instant(until, "--until", now)
-        return cls(wanted, name, began, ended, sort, pairs, schedule)
+        return cls(wanted, name, began, ended, sort, pairs, schedule, owner)
 
     @property
     def takes_all(self) -> bool:
         """Whether it leaves out nothing."""
-        return not (self.statuses or self.name or self.since or self.until or self.labels or self.schedule)
+        times = self.since or self.until
+        return not (self.statuses or self.name or times or self.labels or self.schedule or self.owner)
 
     def takes(self, job: JobInfo) -> bool:
         """Whether a job is one of those."""
@@ -74,6 +78,8 @@ class Selection:
         if self.name and not fnmatchcase(job.name, self.name):
             return False
         if self.schedule and job.schedule_id != self.schedule:
+            return False
+        if self.owner and job.owner != self.owner:
             return False
         if any(key not in job.labels or value not in (None, job.labels[key]) for key, value in self.labels):
             return False

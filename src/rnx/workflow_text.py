@@ -33,6 +33,7 @@ WORKFLOW_FIELDS = {
     "name": "name",
     "parameters": "parameters",
     "key": "key",
+    "owner": "owner",
 }
 """WorkflowInfo: the field's name, and its name in the client's"""
 
@@ -99,6 +100,7 @@ def _details(status: WorkflowStatus) -> str:
     text = "\nDetails:\n" + _known(
         ("Name", info.name),
         ("Key", info.key),
+        ("Owner", info.owner),
         ("Created At", instant(info.created_at)),
         ("Started At", instant(info.started_at)),
         ("Ended At", instant(info.completed_at)),

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 import joblet.server.auth as auth
 from joblet import pki
+from joblet.access import NO_QUOTA, ROLES, Quota, Role
+from joblet.access import OPERATIONS as EVERY_OPERATION
 from joblet.config import ConfigError, SecuritySection
 from joblet.errors import PermissionDenied, Unauthenticated
 from joblet.proto import joblet as pb
-from joblet.server.auth import OPERATIONS, ROLES, Caller, authorise, identify
+from joblet.server.auth import OPERATIONS, Caller, authorise, identify
 from joblet.server.tls import server_context
 
 Subject = list[list[tuple[str, str]]]
@@ -75,7 +77,9 @@ def test_a_certificate_without_a_subject_is_known_to_nobody() -> None:
     assert identify({"issuer": ((unit("admin"),),)}) == Caller("", "unknown")
 
 
-words = st.one_of(st.sampled_from(["admin", "viewer", "ADMIN", "Viewer", "", "root"]), st.text(max_size=8))
+words = st.one_of(
+    st.sampled_from(["admin", "viewer", "ADMIN", "Viewer", "", "root", "developer", "intern"]), st.text(max_size=8)
+)
 kinds = st.sampled_from(["organizationalUnitName", "commonName", "organizationName", "2.5.4.11"])
 subjects: st.SearchStrategy[Subject] = st.lists(st.lists(st.tuples(kinds, words), min_size=1, max_size=3), max_size=4)
 
@@ -98,7 +102,9 @@ def test_of_any_subject_the_unknown_may_do_nothing(subject: Subject, method: str
 
 def test_the_table_of_roles_is_that_of_the_specification() -> None:
     allowed = {
-        rpc: [role for role in ("admin", "viewer") if OPERATIONS[f"/joblet.JobletService/{rpc}"] in ROLES[role]]
+        rpc: [
+            role for role in ("admin", "viewer") if OPERATIONS[f"/joblet.JobletService/{rpc}"] in ROLES[role].operations
+        ]
         for rpc in ("RunJob", "GetJobStatus", "StopJob", "ListJobs", "GetJobLogs")
     }
     both = ["admin", "viewer"]
@@ -136,9 +142,68 @@ def test_every_rpc_that_is_served_has_an_operation() -> None:
 
 
 def test_every_operation_can_be_had_by_an_admin_and_no_role_has_another() -> None:
-    assert ROLES["admin"] == set(OPERATIONS.values())
-    assert ROLES["viewer"] < ROLES["admin"]
+    assert ROLES["admin"] == Role(frozenset(OPERATIONS.values())) == Role(EVERY_OPERATION)
+    assert ROLES["viewer"].operations < ROLES["admin"].operations
     assert set(ROLES) == {"admin", "viewer"}
+    assert not any(role.own or role.quota != NO_QUOTA for role in ROLES.values())
+
+
+ROLES_HERE = {
+    **ROLES,
+    "kiosk": Role(frozenset({"list_jobs"})),
+    "developer": Role(EVERY_OPERATION, own=True),
+    "intern": Role(EVERY_OPERATION, quota=Quota(jobs=1)),
+}
+
+
+@pytest.mark.parametrize("role", ["developer", "intern"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        [],
+        [""],
+        ["alice", "bob"],
+        ["alice", "alice"],
+        ["alice\n"],
+        ["al\0ice"],
+        [" alice"],
+        ["alice "],
+        ["al\u200bice"],
+        ["\u202ealice"],
+        ["\u00a0alice"],
+        ["a" * 65],
+    ],
+)
+def test_who_is_nobody_in_particular_has_no_role_that_goes_by_the_name(role: str, names: list[str]) -> None:
+    who = identify(certificate(*(("commonName", name) for name in names), unit(role)), ROLES_HERE)
+    assert who.role == "unknown"
+    with pytest.raises(PermissionDenied, match=r"^role unknown is not allowed to perform operation list_jobs$"):
+        authorise(who, "/joblet.JobletService/ListJobs", ROLES_HERE)
+
+
+@pytest.mark.parametrize("name", ["alice", "Alice", "\u0430lice", "Jos\u00e9", "Jose\u0301", "a b", "a" * 64])
+def test_a_client_is_its_name_to_the_letter(name: str) -> None:
+    who = identify(certificate(("commonName", name), unit("Developer")), ROLES_HERE)
+    assert who == Caller(name, "developer", own=True)
+    assert who.sees == name
+    assert identify(certificate(("commonName", name), unit("admin")), ROLES_HERE).sees is None
+
+
+@pytest.mark.parametrize("units", [["\u212aiosk"], ["kio\u017fk"], ["developer", "admin"], ["developers"], ["unknown"]])
+def test_a_configured_role_is_named_as_exactly_as_the_others(units: list[str]) -> None:
+    assert identify(certificate(("commonName", "a"), *map(unit, units)), ROLES_HERE).role == "unknown"
+    assert identify(certificate(("commonName", "a"), unit("KIOSK")), ROLES_HERE) == Caller("a", "kiosk")
+
+
+@given(subjects, st.sampled_from([*OPERATIONS, ""]))
+def test_of_any_subject_a_role_allows_what_it_says_and_no_more(subject: Subject, method: str) -> None:
+    who = identify({"subject": subject}, ROLES_HERE)
+    allowed = who.role in ROLES_HERE and OPERATIONS.get(method) in ROLES_HERE[who.role].operations
+    if allowed:
+        authorise(who, method, ROLES_HERE)
+    else:
+        with pytest.raises(PermissionDenied):
+            authorise(who, method, ROLES_HERE)
 
 
 def test_a_call_without_an_identified_caller_fails() -> None:

@@ -7,7 +7,9 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from joblet.access import ROLES, Quota, Role
 from joblet.config import Config, ConfigError, is_pem, load
+from joblet.server.settings import roles
 
 SPECIFICATION = """\
 joblet:
@@ -240,13 +242,78 @@ isolation: {idBase: 100000, idRanges: 10, readOnly: [/opt/models], writable: [/s
         ("isolation: {writable: [/tmp/x]}", "isolation.writable.0: every job has a /tmp of its own (got '/tmp/x')"),
         ("isolation: {tmpSize: 0}", "isolation.tmpSize: Input should be greater than or equal to 1 (got 0)"),
         ("isolation: {idBase: 1000}", "isolation.idBase: Input should be greater than or equal to 65536 (got 1000)"),
-        ("ceilings: {roles: {viewer: {}}}", "ceilings.roles.viewer.[key]: Input should be 'admin' (got 'viewer')"),
+        ("ceilings: {roles: {tester: {}}}", "ceilings.roles.tester: not in access.roles"),
+        (
+            "ceilings: {roles: {Tester: {}}}",
+            "ceilings.roles.Tester.[key]: no name of a role (a-z, 0-9, _ and -, a letter first; not unknown)"
+            " (got 'Tester')",
+        ),
         ("ceilings: {maxMemory: 0}", "ceilings.maxMemory: Input should be greater than or equal to 1 (got 0)"),
         ("joblet: {maxLogSize: -1}", "joblet.maxLogSize: Input should be greater than or equal to 0 (got -1)"),
     ],
 )
 def test_a_fault_in_what_jobs_see_is_named(file: Path, line: str, fault: str) -> None:
     assert faults(file, line) == [f"{file}: {fault}"]
+
+
+def test_roles_are_read(file: Path) -> None:
+    config = read(
+        file,
+        """
+access:
+  roles:
+    developer: {like: admin, scope: own, quota: {jobs: 10, cpu: 400, memory: 4096}}
+    ci: {operations: [run_job, get_job]}
+    viewer: {scope: own}
+ceilings: {roles: {developer: {maxMemory: 512}, admin: {maxCPU: 100}}}
+""",
+    )
+    assert roles(config) == {
+        "admin": ROLES["admin"],
+        "viewer": Role(ROLES["viewer"].operations, own=True),
+        "developer": Role(ROLES["admin"].operations, own=True, quota=Quota(10, 400, 4096)),
+        "ci": Role(frozenset({"run_job", "get_job"})),
+    }
+    assert roles(Config()) == ROLES
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("access: {roles: {ci: {}}}", "access.roles.ci: give either like or operations"),
+        ("access: {roles: {ci: {like: admin, operations: []}}}", "access.roles.ci: give either like or operations"),
+        (
+            "access: {roles: {viewer: {like: admin}}}",
+            "access.roles.viewer: has operations of its own: give neither like nor operations",
+        ),
+        (
+            "access: {roles: {unknown: {like: admin}}}",
+            "access.roles.unknown.[key]: no name of a role (a-z, 0-9, _ and -, a letter first; not unknown)"
+            " (got 'unknown')",
+        ),
+        (
+            "access: {roles: {ci: {like: root}}}",
+            "access.roles.ci.like: Input should be 'admin' or 'viewer' (got 'root')",
+        ),
+        (
+            "access: {roles: {ci: {like: viewer, scope: mine}}}",
+            "access.roles.ci.scope: Input should be 'own' or 'all' (got 'mine')",
+        ),
+        (
+            "access: {roles: {ci: {like: viewer, quota: {jobs: 0}}}}",
+            "access.roles.ci.quota.jobs: Input should be greater than or equal to 1 (got 0)",
+        ),
+        ("access: {roles: {ci: {like: viewer, quota: {disk: 1}}}}", "access.roles.ci.quota.disk: unknown key"),
+    ],
+)
+def test_a_fault_in_a_role_is_named(file: Path, line: str, fault: str) -> None:
+    assert faults(file, line) == [f"{file}: {fault}"]
+
+
+def test_an_operation_that_is_none_is_told_with_those_that_are(file: Path) -> None:
+    (fault,) = faults(file, "access: {roles: {ci: {operations: [run_job, fly]}}}")
+    assert fault.startswith(f"{file}: access.roles.ci.operations.1: no operation (there are delete_all_jobs, ")
+    assert fault.endswith(" (got 'fly')")
 
 
 def test_a_pool_that_ends_beyond_the_last_id_is_refused(file: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import AsyncIterator
@@ -15,7 +16,8 @@ import pytest
 from scripted import PATIENCE, Site, everything
 
 from joblet import clock
-from joblet.errors import JobNotRunning, KeyReused, TooManyScheduled
+from joblet.access import Quota
+from joblet.errors import JobNotRunning, KeyReused, QuotaExceeded, TooManyScheduled
 from joblet.executor.base import LaunchFailed
 from joblet.job import Job, Schedule, State
 from joblet.life import Live
@@ -462,3 +464,41 @@ async def test_a_recurring_job_is_tried_again_and_its_attempts_are_of_the_schedu
     assert await site.states() == {1: "SCHEDULED", 2: "FAILED", 3: "RUNNING", 4: "SCHEDULED"}
     await fail(site, 3)
     assert (await site.states())[4] == "RUNNING"
+
+
+# -- quotas
+
+
+async def test_a_run_beyond_its_owner_s_quota_is_left_out(site: Later, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    site.quotas = {"admin": Quota(jobs=3)}
+    await site.begin_again()
+    schedule = replace(HOURLY, overlap="allow")
+    await site.order(schedule=schedule)  # which is one itself
+    for _ in range(4):
+        await site.go_on(HOUR)
+    assert await site.states() == {1: "SCHEDULED", 2: "RUNNING", 3: "RUNNING"}
+    assert "quota exceeded: jobs would be 4" in str([vars(record) for record in caplog.records])
+    await site.begin_again()
+    await site.go_on(HOUR)
+    assert len(await site.states()) == 3
+    await site.end(2)
+    await site.go_on(HOUR)
+    assert (await site.job(4)).state is State.RUNNING
+    assert (await site.job(4)).role == "admin"
+
+
+async def test_another_attempt_takes_the_place_of_the_last(site: Later) -> None:
+    site.quotas = {"admin": Quota(jobs=1, memory=512)}
+    await site.begin_again()
+    await site.order(retries=2)
+    for number in (1, 2):
+        await site.end(number, 1)
+        with pytest.raises(QuotaExceeded, match="jobs would be 2"):
+            await site.order()
+        await site.begin_again()
+        with pytest.raises(QuotaExceeded, match="jobs would be 2"):
+            await site.order()
+        await site.go_on(10)
+    await site.end(3, 1)
+    await site.order()

@@ -198,6 +198,7 @@ def test_json_has_the_fields_of_the_specification() -> None:
         JOB,
         reason="r",
         name="n",
+        owner="alice",
         environment={"A": "b"},
         secret_environment={"S": "***"},
         timeout_ms=9,
@@ -261,6 +262,7 @@ def test_json_has_the_fields_of_the_specification() -> None:
         "separateStreams": False,
         "pausedBy": "admin",
         "hasUploads": False,
+        "owner": "alice",
     }
     assert json.loads(render.status_json(full)) == expected | {"receipt": None, "outputs": {"acc": "0.9"}}
     assert json.loads(render.list_json([full])) == [expected | {"runtime": ""}]

@@ -34,7 +34,7 @@ JOBS = [
     job(2),
     job(3, "FAILED", name="nightly-1", labels={"team": "web", "tier": ""}),
     job(10, "STOPPED", name="nightly-2", priority=5, labels={"team": "data", "example.com/x": "a=b"}),
-    job(11, "RUNNING", schedule_id="7"),
+    job(11, "RUNNING", schedule_id="7", owner="alice"),
 ]
 
 
@@ -56,6 +56,8 @@ JOBS = [
         (select(labels=["tea"]), ""),
         (select(schedule="7"), "11"),
         (select(schedule="1"), ""),
+        (select(owner="alice"), "11"),
+        (select(owner="ali"), ""),
         (select(sort="-id"), "11 10 3 2"),
         (select(sort="status"), "2 3 11 10"),
         (select(sort="-priority"), "10 2 3 11"),

@@ -354,7 +354,11 @@ async def test_events_tell_of_every_change_in_order(store: Store, workflows: Wor
     await workflows.transition(1, WorkflowState.FAILED, ended_at=4_000, reason="fetch is FAILED")
     await workflows.reopen(1, [1], 5_000)
     of = (1, None)
-    assert [replace(event, sequence=0) for event in await events.after(0, 100)] == [
+    told = await events.after(0, 100)
+    assert {event.owner for event in told} == {"alice"}
+    assert await events.after(0, 100, owner="alice") == told
+    assert await events.after(0, 100, owner="bob") == []
+    assert [replace(event, sequence=0, owner="") for event in told] == [
         Event(0, 1_000, "PENDING", None, 1, "single"),
         Event(0, 1_100, "INITIALIZING", None, 1, "single"),
         Event(0, 1_200, "FAILED", None, 1, "single", 7, "exit code 7"),

@@ -136,6 +136,8 @@ class JobInfo:
     """who has paused it; empty while it runs"""
     has_uploads: bool = False
     """files were sent along"""
+    owner: str = ""
+    """the client that has ordered it, by the CN of its certificate"""
 
     @property
     def ended(self) -> bool:
@@ -201,6 +203,7 @@ def info_of(message: pb.RunJobRes | pb.GetJobStatusRes | pb.Job) -> JobInfo:
         separate_streams=message.separate_streams,
         paused_by=message.paused_by,
         has_uploads=message.has_uploads,
+        owner=message.owner,
     )
     if isinstance(message, pb.RunJobRes | pb.GetJobStatusRes):
         receipt = None if message.receipt is None else _receipt_of(message.receipt)

@@ -43,6 +43,8 @@ class WorkflowInfo:
     """values of secret ones are masked"""
     key: str = ""
     """the client's own name for the order"""
+    owner: str = ""
+    """the client that has ordered it, by the CN of its certificate"""
 
     @property
     def ended(self) -> bool:
@@ -144,6 +146,7 @@ def workflow_of(message: pb.WorkflowInfo | None) -> WorkflowInfo:
         name=message.name,
         parameters=dict(message.parameters),
         key=message.key,
+        owner=message.owner,
     )
 
 

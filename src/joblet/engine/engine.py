@@ -15,7 +15,9 @@ from joblet.engine.run import Run
 from joblet.errors import (
     InvalidArgument,
     InvalidWorkflow,
+    JobletError,
     NothingToRetry,
+    QuotaExceeded,
     ShuttingDown,
     StoreFailed,
     TooManyWorkflows,
@@ -27,6 +29,7 @@ from joblet.errors import (
 from joblet.job import Job
 from joblet.log import fields
 from joblet.order import MAX_KEY
+from joblet.quotas import WORKFLOW, Room
 from joblet.runner import Runner, first_of, parse_workflow_id
 from joblet.store import Workflows
 from joblet.upload_record import Entry
@@ -80,7 +83,7 @@ class Engine:
 
         With a key that the client has used before, it is the one that it was used for, ended or not.
         Raises InvalidWorkflow with all faults of the file, InvalidArgument, WorkflowKeyReused, TooManyWorkflows,
-        NoRoom, DiskUnusable, StoreFailed or ShuttingDown, and then there is no workflow.
+        QuotaExceeded, NoRoom, DiskUnusable, StoreFailed or ShuttingDown, and then there is no workflow.
         """
         _check_names(order)
         parsed, fingerprint = await asyncio.to_thread(self._read, order, role)
@@ -104,7 +107,7 @@ class Engine:
         if order.key and (present := await self._store.find(owner, order.key)) is not None:
             return _same(present, workflow)
         self._runner.check_room()  # what the database keeps for itself is for what runs
-        return await self._accept(self._create(workflow, parsed.plan, order))
+        return await self._accept(workflow, self._create(workflow, parsed.plan, order))
 
     async def made(self, order: WorkflowOrder, owner: str) -> Workflow | None:
         """The workflow that the client's order with this key has made before, whatever its files were.
@@ -141,14 +144,15 @@ class Engine:
     async def retry(self, workflow_id: str) -> Workflow:
         """Run again what failed, was stopped or canceled of an ended workflow, and all below it.
 
-        Raises WorkflowNotFound, WorkflowNotEnded, NothingToRetry, TooManyWorkflows, StoreFailed or ShuttingDown.
+        Raises WorkflowNotFound, WorkflowNotEnded, NothingToRetry, TooManyWorkflows, QuotaExceeded, StoreFailed or
+        ShuttingDown; PermissionDenied when the role in which it was ordered is gone.
         """
         workflow = await self.get(workflow_id)
         if not workflow.state.final:
             raise WorkflowNotEnded(workflow.id, workflow.state)
         if workflow.state is WorkflowState.COMPLETED:
             raise NothingToRetry(workflow.id)
-        return await self._accept(self._reopen(workflow))
+        return await self._accept(workflow, self._reopen(workflow))
 
     async def get(self, workflow_id: str) -> Workflow:
         """A workflow as it is now. Raises WorkflowNotFound."""
@@ -178,12 +182,18 @@ class Engine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _accept(self, work: Coroutine[None, None, Workflow]) -> Workflow:
+    async def _accept(self, workflow: Workflow, work: Coroutine[None, None, Workflow]) -> Workflow:
         """What was begun is finished whether or not the client stays: no row without a run."""
-        if self._closing or len(self._runs) + len(self._accepting) >= self._most:
+        try:
+            if self._closing:
+                raise ShuttingDown
+            if len(self._runs) + len(self._accepting) >= self._most:
+                raise TooManyWorkflows(self._most)
+            room = self._runner.quotas.take(workflow.owner, workflow.role, WORKFLOW)
+        except JobletError:
             work.close()
-            raise ShuttingDown if self._closing else TooManyWorkflows(self._most)
-        accepting = asyncio.create_task(work)
+            raise
+        accepting = asyncio.create_task(_until_done(room, work))
         self._accepting.add(accepting)
         accepting.add_done_callback(self._accepting.discard)
         return await asyncio.shield(accepting)
@@ -227,15 +237,17 @@ class Engine:
     def _start(self, workflow: Workflow, plan: Plan, records: Sequence[StepRecord], jobs: Sequence[Job]) -> None:
         run = Run(workflow, plan, records, jobs, self._store, self._runner, self._most_steps)
         self._runs[workflow.id] = run
-        self._tasks[workflow.id] = asyncio.create_task(self._follow(run), name=f"workflow-{workflow.id}")
+        room = self._runner.quotas.enter(workflow.owner, WORKFLOW)
+        self._tasks[workflow.id] = asyncio.create_task(self._follow(run, room), name=f"workflow-{workflow.id}")
 
-    async def _follow(self, run: Run) -> None:
+    async def _follow(self, run: Run, room: Room) -> None:
         try:
             await run.live()
         except Exception:  # it is as a killed server leaves it, for the next one
             log.exception("workflow cannot be ended", extra=fields(workflowId=run.workflow.id))
             run.ended.set()
         finally:
+            room.leave()
             if self._runs.get(run.workflow.id) is run:  # and it is not being tried again already
                 del self._tasks[run.workflow.id]
                 if run.ended.is_set():
@@ -274,10 +286,18 @@ class Engine:
         for step in plan.steps:
             try:
                 self._runner.check(step.order, role)
-            except InvalidArgument as error:
+            except (InvalidArgument, QuotaExceeded) as error:
                 faults.append(f'{file}: job "{step.name}": {error}')
         if faults:
             raise InvalidWorkflow(faults)
+
+
+async def _until_done(room: Room, work: Coroutine[None, None, Workflow]) -> Workflow:
+    """Hold a room for a workflow until it is there itself, or not to be."""
+    try:
+        return await work
+    finally:
+        room.leave()
 
 
 def _same(present: Workflow, ordered: Workflow) -> Workflow:

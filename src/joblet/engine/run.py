@@ -19,6 +19,8 @@ from joblet.errors import (
     HostUnable,
     InvalidArgument,
     NoRoom,
+    PermissionDenied,
+    QuotaExceeded,
     ShuttingDown,
     StoreFailed,
     TransitionRefused,
@@ -27,9 +29,10 @@ from joblet.job import TIMEOUT, Job
 from joblet.life import Live
 from joblet.log import fields
 from joblet.order import Order
+from joblet.quotas import Room, Turns
 from joblet.runner import Runner
 from joblet.store import Workflows
-from joblet.workflow.attempt import OutputsTooLarge, order_of
+from joblet.workflow.attempt import OutputsTooLarge, concluded, last_end, order_of
 from joblet.workflow.condition import End, Ended
 from joblet.workflow.plan import Cancel, Decision, Plan, Schedule, Start, WorkflowState
 from joblet.workflow.record import StepRecord, Workflow
@@ -89,6 +92,7 @@ class Run:
         self._news: asyncio.Queue[Callable[[], None]] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._lives: dict[int, Live] = {}
+        self._turns = Turns()
         self._pauses: dict[int, asyncio.TimerHandle] = {}
         self._unwritten: dict[int, StepRecord] = {}
         self._begun = False
@@ -135,6 +139,7 @@ class Run:
     async def _abandon(self, reason: str) -> None:
         """End it for a fault of this program: no step of it is left running, nor without an end."""
         self.stop_reason = self.stop_reason or reason  # which attempts under way look at
+        self._turns.withdraw()
         for live in list(self._lives.values()):
             self._spawn(live.request_stop(self._stop_text()))
         while self._tasks:
@@ -143,7 +148,7 @@ class Run:
         for position, record in enumerate(self._records):
             job = jobs.get(position)
             if record.end is None and job is not None and job.state.final:
-                self._records[position] = replace(_concluded(record, job), end=End[job.state.name])
+                self._records[position] = replace(concluded(record, job), end=End[job.state.name])
             elif record.end is None:
                 self._settle(position, *self._without_attempt(record, reason))
         await self._firmly(partial(self._store.conclude, self.workflow.id, self._records))
@@ -164,7 +169,7 @@ class Run:
             self._spawn(self._attempt(position, job))
         self._follow(decisions)
         for record in waiting:
-            self._pause(record.position, _last_end(record), record.retry_at or 0)
+            self._pause(record.position, last_end(record), record.retry_at or 0)
         if self.stop_reason:
             self._stop()
         self._write_soon()
@@ -196,12 +201,28 @@ class Run:
         """Submit the step's job; what could not be accepted for want of room is, when there is some."""
         try:
             order = self._next_order(position)
-        except (MissingOutput, OutputsTooLarge, StoreFailed) as error:
+            room = await self._room(order)
+        except (MissingOutput, OutputsTooLarge, StoreFailed, InvalidArgument, QuotaExceeded, PermissionDenied) as error:
             return _NotRun(End.FAILED, str(error))
+        if room is None:
+            return _NotRun(End.CANCELED, self.stop_reason)
+        try:
+            return await self._submit_order(position, order, room)
+        finally:
+            room.leave()
+
+    async def _room(self, order: Order) -> Room | None:
+        """Wait for room in its client's quota; None when the workflow is stopped meanwhile."""
+        turn = self._runner.room(order, self.workflow.owner, self.workflow.role)
+        if not turn.done():
+            log.info("step waits for its client's quota", extra=fields(workflowId=self.workflow.id, job=order.name))
+        return await self._turns.wait(turn)
+
+    async def _submit_order(self, position: int, order: Order, room: Room) -> Job | _NotRun:
         told = False
         while not self.stop_reason:
             try:
-                live = await self._runner.submit(order, self.workflow.owner, self.workflow.role)
+                live = await self._runner.submit(order, self.workflow.owner, self.workflow.role, room)
             except (NoRoom, DiskUnusable, StoreFailed, ShuttingDown) as error:
                 if not told:
                     log.warning(
@@ -213,6 +234,7 @@ class Run:
             except (InvalidArgument, HostUnable) as error:
                 return _NotRun(End.FAILED, str(error))
             else:
+                room.leave()
                 self._begin(live.job)
                 return await self._wait(position, live)
         return _NotRun(End.CANCELED, self.stop_reason)
@@ -257,7 +279,7 @@ class Run:
             self._follow(self._schedule.ended(position, self._records[position].end or End.CANCELED))
             return
         end = End[result.state.name]
-        record = self._records[position] = _concluded(record, result)
+        record = self._records[position] = concluded(record, result)
         tries = record.attempts - record.base_attempts
         pause = step.retry.pause(tries, end, result.exit_code, timed_out=result.timed_out)
         if pause is None or self.stop_reason:
@@ -283,7 +305,7 @@ class Run:
     def _without_attempt(self, record: StepRecord, reason: str) -> tuple[End, str]:
         """How a step ends, and why, of which no other attempt is begun for that reason."""
         if record.attempts > record.base_attempts:
-            return _last_end(record), record.reason
+            return last_end(record), record.reason
         return End.CANCELED, reason
 
     def _settle(self, position: int, end: End, reason: str) -> None:
@@ -301,6 +323,7 @@ class Run:
         for timer in self._pauses.values():
             timer.cancel()
         self._pauses.clear()
+        self._turns.withdraw()
         self._follow(self._schedule.stop(self.stop_reason))
         for live in self._lives.values():
             self._spawn(live.request_stop(self._stop_text()))
@@ -377,26 +400,5 @@ class Run:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _concluded(record: StepRecord, job: Job) -> StepRecord:
-    """What a step has come to with the job of its last attempt, but for whether that is its end."""
-    assert job.part is not None
-    return replace(
-        record,
-        attempts=job.part.attempt,
-        job_id=job.id,
-        started_at=job.started_at,
-        ended_at=job.ended_at,
-        exit_code=job.exit_code,
-        reason=job.reason,
-        retry_at=None,
-        outputs=job.outputs,
-    )
-
-
 def _unstored(job: Job) -> _NotRun:
     return _NotRun(End.FAILED, f"the state of job {job.id} could not be stored")
-
-
-def _last_end(record: StepRecord) -> End:
-    """How the last attempt of a step ended that is to be tried again."""
-    return End.STOPPED if record.reason.partition(": ")[2].startswith(TIMEOUT) else End.FAILED

@@ -38,8 +38,9 @@ from joblet.server.jobs import JobletService
 from joblet.server.listener import Listener, most_connections, raise_descriptor_limit
 from joblet.server.monitoring import MonitoringService
 from joblet.server.rpc import Codec, Gate
+from joblet.server.scope import Scope
 from joblet.server.sessions import SessionService
-from joblet.server.settings import executor_settings, policy, retention
+from joblet.server.settings import executor_settings, policy, retention, roles
 from joblet.server.state import (
     StartError,
     hold,
@@ -140,7 +141,7 @@ async def _serve(settings: Config, config_path: Path) -> None:
         session_service = SessionService(runner, Commands(runner, executor))
         monitoring = MonitoringService(runner, executor)
         server = _grpc_server(settings, [joblet_service, job_service, session_service, file_service, monitoring])
-        gate = Gate(server, settings.grpc.maxRecvMsgSize)
+        gate = Gate(server, settings.grpc.maxRecvMsgSize, roles(settings), Scope(store, workflows))
         address = _listen(server, settings, tls, descriptors)
         log.info(
             "server accepting connections",

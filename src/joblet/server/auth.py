@@ -1,4 +1,4 @@
-"""Who may do what: the role in the client's certificate and the operations of each role (API.md)."""
+"""Who calls, by the client's certificate, and the operation that each rpc is (API.md)."""
 
 from __future__ import annotations
 
@@ -7,25 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from joblet.access import ROLES, UNKNOWN, Role, is_client_name
 from joblet.errors import PermissionDenied, Unauthenticated
-
-_READ = frozenset(
-    {
-        *("get_job", "list_jobs", "get_job_logs", "watch_usage"),
-        *("get_workflow", "list_workflows", "watch_events"),
-        *("health", "reflection"),
-    }
-)
-_WRITE = frozenset(
-    {
-        *("run_job", "stop_job", "set_job_timeout", "delete_job", "delete_all_jobs"),
-        *("pause_job", "resume_job", "send_job_input", "exec_in_job", "upload_files", "read_files"),
-        *("run_workflow", "stop_workflow", "retry_workflow", "delete_workflow"),
-    }
-)
-
-ROLES: Mapping[str, frozenset[str]] = {"admin": _READ | _WRITE, "viewer": _READ}
-"""The operations of each role. What is not here is denied."""
 
 OPERATIONS: Mapping[str, str] = {
     "/joblet.JobletService/RunJob": "run_job",
@@ -67,18 +50,26 @@ class Caller:
     name: str
     """CN"""
     role: str
-    """`admin`, `viewer` or `unknown`"""
+    """one of those that there are here, or `unknown`"""
+    own: bool = False
+    """for it there is nothing but what a client of its name has ordered"""
+
+    @property
+    def sees(self) -> str | None:
+        """The name of the client whose jobs and workflows there are for it; None for everybody's."""
+        return self.name if self.own else None
 
 
 caller: contextvars.ContextVar[Caller] = contextvars.ContextVar("caller")
 """The client of the call that the current task handles."""
 
 
-def identify(certificate: Mapping[str, Any] | None) -> Caller:
+def identify(certificate: Mapping[str, Any] | None, roles: Mapping[str, Role] = ROLES) -> Caller:
     """The client that a verified certificate (`ssl.SSLSocket.getpeercert`) names.
 
-    Its role is the one OU, `admin` or `viewer` in any case; another, none or several OUs give the role `unknown`, which
-    may do nothing. Raises Unauthenticated without a certificate.
+    Its role is the one OU, one of `roles` in any case of ASCII letters; another, none or several OUs give the role
+    `unknown`, which may do nothing. So does a role for which it matters who the client is when the certificate does not
+    have exactly one CN that can be a client's name. Raises Unauthenticated without a certificate.
     """
     if not certificate:
         raise Unauthenticated
@@ -86,13 +77,20 @@ def identify(certificate: Mapping[str, Any] | None) -> Caller:
     for attributes in certificate.get("subject", ()):
         for key, value in attributes:
             names.setdefault(key, []).append(value)
-    units = [unit.lower() for unit in names.get("organizationalUnitName", ())]
-    role = units[0] if len(units) == 1 and units[0] in ROLES else "unknown"
-    return Caller(names.get("commonName", [""])[0], role)
+    called = names.get("commonName", [])
+    name = called[0] if called else ""
+    units = names.get("organizationalUnitName", ())
+    # Some letters beyond ASCII have lower forms within it.
+    word = units[0].lower() if len(units) == 1 and units[0].isascii() else UNKNOWN
+    role = roles.get(word)
+    if role is None or (role.by_name and not (len(called) == 1 and is_client_name(name))):
+        return Caller(name, UNKNOWN)
+    return Caller(name, word, role.own)
 
 
-def authorise(who: Caller, method: str) -> None:
+def authorise(who: Caller, method: str, roles: Mapping[str, Role] = ROLES) -> None:
     """Raise PermissionDenied unless the client's role may call `method` (`/package.Service/Method`)."""
-    operation = OPERATIONS.get(method, "unknown")
-    if operation not in ROLES.get(who.role, frozenset()):
+    operation = OPERATIONS.get(method, UNKNOWN)
+    role = roles.get(who.role)
+    if role is None or operation not in role.operations:
         raise PermissionDenied(who.role, operation)

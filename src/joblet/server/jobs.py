@@ -139,7 +139,8 @@ class JobletService(ClosedAtOnce, pb.JobletServiceBase):
         before = parse_id(message.before) if message.before else 2**63 - 1
         wanted = message.page_size or 2**63 - 1
         page = Page(self._max_message)
-        while jobs := await self._runner.newest(min(wanted - len(page) + 1, _BATCH), before):
+        owner = caller.get().sees
+        while jobs := await self._runner.newest(min(wanted - len(page) + 1, _BATCH), before, owner):
             for job in jobs:
                 if len(page) == wanted or not page.add(self._encoder.encode(self._fields(job))):
                     return cast(pb.Jobs, page.message(more=True))
@@ -192,7 +193,8 @@ class JobletService(ClosedAtOnce, pb.JobletServiceBase):
 
     def _reason(self, job: Job) -> str:
         if job.state is State.PENDING:
-            return f"waiting for a slot, place {self._runner.place(job)} in the queue"
+            own = caller.get().own  # who is not to know of others' jobs
+            return "waiting for a slot" if own else f"waiting for a slot, place {self._runner.place(job)} in the queue"
         if job.state is State.SCHEDULED and job.queued:
             return f"waiting for the end of the other jobs of schedule {job.schedule_id}"
         return f"paused by {job.paused_by}" if job.paused_by else job.reason

@@ -12,6 +12,7 @@ from joblet.executor.base import Executor
 from joblet.life import Live
 from joblet.proto import joblet as pb
 from joblet.runner import Runner
+from joblet.server.auth import caller
 from joblet.server.descriptors import Descriptors
 from joblet.server.page import ClosedAtOnce
 from joblet.server.samples import Samples, Watcher
@@ -39,6 +40,7 @@ class MonitoringService(ClosedAtOnce, pb.MonitoringServiceBase):
         interval = message.interval_ms or _USUAL
         if not _LEAST <= interval <= _MOST:
             raise InvalidArgument(f"invalid intervalMs: {interval} (allowed {_LEAST} to {_MOST}, or 0)")
+        owner = caller.get().sees
         wanted = {(await self._runner.get(job_id)).id for job_id in message.ids}
         left = await self._unended(wanted)
         if wanted and not left:
@@ -52,7 +54,7 @@ class MonitoringService(ClosedAtOnce, pb.MonitoringServiceBase):
                 if wanted and not (left := await self._unended(left)):
                     return
                 if (sample := watcher.sample()) is not None:
-                    yield cast(pb.UsageSample, sample.message(wanted))  # in its wire form already: Codec
+                    yield cast(pb.UsageSample, sample.message(wanted, owner))  # in its wire form already: Codec
 
     @asynccontextmanager
     async def _watching(self, interval: int, job_ids: Iterable[int]) -> AsyncGenerator[Watcher]:

@@ -87,6 +87,7 @@ def fields_of(job: Job, reason: str) -> dict[str, Any]:
         "paused_by": job.paused_by,
         "has_uploads": job.uploads is not None,
         "scheduled_time": rfc3339(job.scheduled_at),
+        "owner": job.owner,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+from collections.abc import Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,12 @@ from grpclib.events import RecvRequest, listen
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.metadata import encode_grpc_message
 
+from joblet.access import Role
 from joblet.errors import InvalidArgument, JobletError, ShuttingDown, TooLarge
 from joblet.log import fields
 from joblet.server import auth
 from joblet.server.descriptors import Descriptors
+from joblet.server.scope import Scope
 
 if TYPE_CHECKING:
     from grpclib._typing import IServerMethodFunc
@@ -72,8 +75,12 @@ class Codec(CodecBase):
 class Gate:
     """Stands before every handler of a server. The mutable state is the calls under way."""
 
-    def __init__(self, server: grpclib.server.Server, max_receive: int) -> None:
+    def __init__(
+        self, server: grpclib.server.Server, max_receive: int, roles: Mapping[str, Role], scope: Scope
+    ) -> None:
         self._max_receive = max_receive
+        self._roles = roles
+        self._scope = scope
         self._calls: set[asyncio.Task[Any]] = set()
         self._closing = False
         listen(server, RecvRequest, self._on_request)
@@ -89,8 +96,8 @@ class Gate:
         try:
             if self._closing:
                 raise ShuttingDown
-            who = auth.identify(event.peer.cert())
-            auth.authorise(who, event.method_name)
+            who = auth.identify(event.peer.cert(), self._roles)
+            auth.authorise(who, event.method_name, self._roles)
         except JobletError as error:
             name, role = (who.name, who.role) if who else ("", "")
             log.warning(
@@ -107,6 +114,7 @@ class Gate:
             assert task is not None
             self._calls.add(task)
             _bound(stream, self._max_receive)
+            self._scope.bound(stream, auth.caller.get(), name)
             try:
                 await method(stream)
             except JobletError as error:

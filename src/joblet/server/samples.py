@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -24,15 +24,22 @@ _MOST_ARGUMENTS = 1024
 class Sample:
     """All jobs that ran at an instant, in their wire form."""
 
-    def __init__(self, head: bytes, jobs: dict[int, bytes]) -> None:
+    def __init__(self, head: bytes, jobs: dict[int, bytes], owners: Mapping[int, str]) -> None:
+        """`owners` tells whose each of the jobs is."""
         self._head = head
         self._jobs = jobs
+        self._owners = owners
         self._whole: Encoded | None = None
 
-    def message(self, job_ids: Collection[int]) -> Encoded:
-        """A UsageSample of those of these jobs that ran, or of all if none is named."""
-        if job_ids:
-            return Encoded(self._head + b"".join(wire for job_id, wire in self._jobs.items() if job_id in job_ids))
+    def message(self, job_ids: Collection[int], owner: str | None = None) -> Encoded:
+        """A UsageSample of those of these jobs that ran, or of all if none is named; only of one owner if so asked."""
+        if job_ids or owner is not None:
+            chosen = (
+                wire
+                for job_id, wire in self._jobs.items()
+                if (not job_ids or job_id in job_ids) and owner in (None, self._owners[job_id])
+            )
+            return Encoded(self._head + b"".join(chosen))
         if self._whole is None:
             self._whole = Encoded(self._head + b"".join(self._jobs.values()))
         return self._whole
@@ -76,7 +83,8 @@ class Samples:
         return await asyncio.to_thread(self._encoded, head, jobs, used)
 
     def _encoded(self, head: bytes, jobs: list[Job], used: Any) -> Sample:
-        return Sample(head, {job.id: entry(_JOBS, self._encode(job, used[job.id])) for job in jobs if job.id in used})
+        told = {job.id: entry(_JOBS, self._encode(job, used[job.id])) for job in jobs if job.id in used}
+        return Sample(head, told, {job.id: job.owner for job in jobs})
 
     def _encode(self, job: Job, used: Usage) -> bytes:
         wire: bytes = self._job(

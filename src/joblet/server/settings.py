@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
-from joblet import config, job
+from joblet import access, config, job
+from joblet.access import Quota, Role
 from joblet.config import Config, ConfigError
 from joblet.executor.local import Settings, View, ceiling
 from joblet.order import Policy
@@ -47,6 +49,18 @@ def retention(settings: Config) -> Retention:
     return Retention(section.maxAge, section.maxJobs, section.maxSize << 20, section.maxWorkflows)
 
 
+def roles(settings: Config) -> Mapping[str, Role]:
+    """Every role that a client may have, by its name."""
+    return {**access.ROLES, **{name: _role(name, section) for name, section in settings.access.roles.items()}}
+
+
+def _role(name: str, section: config.RoleSection) -> Role:
+    given = section.operations
+    operations = access.ROLES[section.like or name].operations if given is None else frozenset(given)
+    quota = Quota(**section.quota.model_dump())
+    return Role(operations, section.scope == "own", quota)
+
+
 def policy(settings: Config) -> Policy:
     """Limits and their ceilings. Raises ConfigError for a default that is more than the host has."""
     section = settings.joblet
@@ -66,8 +80,9 @@ def policy(settings: Config) -> Policy:
         if value > bound:
             raise ConfigError(f"joblet.{key}: {value} is more than this host has ({bound})")
     most = _lower(most, settings.ceilings)
-    roles = {str(role): _lower(most, section) for role, section in settings.ceilings.roles.items()}
-    return Policy(default, most, section.jobTimeout, roles, section.maxScheduledJobs)
+    lower = {role: _lower(most, section) for role, section in settings.ceilings.roles.items()}
+    quotas = {name: role.quota for name, role in roles(settings).items()}
+    return Policy(default, most, section.jobTimeout, lower, section.maxScheduledJobs, quotas)
 
 
 def _lower(most: job.Limits, section: config.Ceilings) -> job.Limits:

@@ -79,6 +79,7 @@ def _info(workflow: Workflow) -> dict[str, Any]:
         "name": workflow.name,
         "parameters": workflow.parameters,
         "key": workflow.key,
+        "owner": workflow.owner,
     }
 
 

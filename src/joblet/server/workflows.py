@@ -118,8 +118,10 @@ class JobService(ClosedAtOnce, pb.JobServiceBase):
         before = parse_workflow_id(message.before) if message.before else 2**63 - 1
         wanted = message.page_size or 2**63 - 1
         page = Page(self._max_message)
-        unfinished = not message.include_completed
-        while batch := await self._workflows.newest(min(wanted - len(page) + 1, _BATCH), before, unfinished=unfinished):
+        unfinished, owner = not message.include_completed, caller.get().sees
+        while batch := await self._workflows.newest(
+            min(wanted - len(page) + 1, _BATCH), before, unfinished=unfinished, owner=owner
+        ):
             for workflow in batch:
                 if len(page) == wanted or not page.add(self._views.info(workflow).wire):
                     return _encoded(page.message(more=True), pb.ListWorkflowsResponse)
@@ -143,7 +145,7 @@ class JobService(ClosedAtOnce, pb.JobServiceBase):
         return pb.DeleteJobRes(id=message.id, success=True, message=f"job deleted: {message.id}")
 
     async def delete_all_jobs(self, message: pb.DeleteAllJobsReq) -> pb.DeleteAllJobsRes:
-        deleted, skipped = await self._janitor.delete_all()
+        deleted, skipped = await self._janitor.delete_all(caller.get().sees)
         text = f"{deleted} jobs deleted, {skipped} have not ended"
         return pb.DeleteAllJobsRes(success=True, message=text, deleted_count=deleted, skipped_count=skipped)
 
@@ -155,6 +157,7 @@ class JobService(ClosedAtOnce, pb.JobServiceBase):
             raise InvalidArgument("invalid jobId: give either workflowId or jobId")
         workflow_id = (await self._engine.get(message.workflow_id)).id if message.workflow_id else None
         job_id = (await self._runner.get(message.job_id)).id if message.job_id else None
+        owner = caller.get().sees
         with self._feed.waiting() as news:
             oldest, newest = await self._events.bounds()
             after = newest if message.only_new else message.after
@@ -167,7 +170,7 @@ class JobService(ClosedAtOnce, pb.JobServiceBase):
                 news.clear()
                 if ask:  # before what follows is read: of what is over that is all
                     over, ask = message.no_follow or await self._is_over(workflow_id, job_id), False
-                batch, after, whole = await self._next(after, workflow_id, job_id)
+                batch, after, whole = await self._next(after, workflow_id, job_id, owner)
                 for told in batch:
                     if told.answer is None:
                         told.answer = self._views.event(told.event)
@@ -181,16 +184,18 @@ class JobService(ClosedAtOnce, pb.JobServiceBase):
                     raise ShuttingDown
                 await news.wait()
 
-    async def _next(self, after: int, workflow_id: int | None, job_id: int | None) -> tuple[list[Told], int, bool]:
+    async def _next(
+        self, after: int, workflow_id: int | None, job_id: int | None, owner: str | None
+    ) -> tuple[list[Told], int, bool]:
         """The next events to tell, up to which number these are all, and whether that is the newest."""
         if (held := await self._feed.after(after, _BATCH)) is not None:
             found, reached, whole = held
-            events = [told for told in found if _is_of(told.event, workflow_id, job_id)]
+            events = [told for told in found if _is_of(told.event, workflow_id, job_id, owner)]
             return events, reached, whole
         oldest, newest = await self._events.bounds()
         if after and after + 1 < oldest:  # by a client too slow for what is kept
             raise EventsGone(after, oldest)
-        batch = await self._events.after(after, _BATCH, workflow_id=workflow_id, job_id=job_id)
+        batch = await self._events.after(after, _BATCH, workflow_id=workflow_id, job_id=job_id, owner=owner)
         last = batch[-1].sequence if batch else after
         whole = len(batch) < _BATCH
         return list(map(Told, batch)), max(last, newest) if whole else last, whole
@@ -223,9 +228,10 @@ def _encoded(answer: Encoded, kind: type[T]) -> T:
     return answer  # type: ignore[return-value]
 
 
-def _is_of(event: Event, workflow_id: int | None, job_id: int | None) -> bool:
+def _is_of(event: Event, workflow_id: int | None, job_id: int | None, owner: str | None) -> bool:
     """Whether an event is of what is watched: all, if nothing is named."""
-    return (workflow_id is None or event.workflow_id == workflow_id) and (job_id is None or event.job_id == job_id)
+    watched = ((workflow_id, event.workflow_id), (job_id, event.job_id), (owner, event.owner))
+    return all(wanted is None or wanted == found for wanted, found in watched)
 
 
 def _is_last(event: Event, workflow_id: int | None, job_id: int | None) -> bool:

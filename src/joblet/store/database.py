@@ -219,6 +219,11 @@ class Database:
         self.on_commit(newest)
 
 
+def of_owner(owner: str | None) -> tuple[str, tuple[str, ...]]:
+    """What to add to the condition of a statement, with its value: rows of one owner, or of all."""
+    return ("", ()) if owner is None else (" AND owner = ?", (owner,))
+
+
 class _Statement:
     """A change by one statement, which SQLite undoes by itself when it fails."""
 

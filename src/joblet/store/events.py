@@ -24,16 +24,24 @@ class Events:
         database.on_commit = self._tell
 
     async def after(
-        self, sequence: int, count: int, *, workflow_id: int | None = None, job_id: int | None = None
+        self,
+        sequence: int,
+        count: int,
+        *,
+        workflow_id: int | None = None,
+        job_id: int | None = None,
+        owner: str | None = None,
     ) -> list[Event]:
-        """The first `count` events with higher sequence numbers, in order; only of one workflow or job if so asked.
+        """The first `count` events with higher sequence numbers, in order; only of one workflow, job or owner if so
+        asked.
 
         A workflow's are those of its jobs too. Some may be gone: `bounds` tells the oldest that is kept.
         """
-        of = [(name, value) for name, value in (("workflow_id", workflow_id), ("job_id", job_id)) if value is not None]
+        asked = (("workflow_id", workflow_id), ("job_id", job_id), ("owner", owner))
+        of = [(name, value) for name, value in asked if value is not None]
         where = "".join(f" AND {name} = ?" for name, _ in of)
         rows = await self._database.query(
-            "SELECT sequence, at, status, workflow_id, job_id, name, exit_code, reason, attempt FROM events "
+            "SELECT sequence, at, status, workflow_id, job_id, name, exit_code, reason, attempt, owner FROM events "
             f"WHERE sequence > ?{where} ORDER BY sequence LIMIT ?",
             sequence,
             *(value for _, value in of),

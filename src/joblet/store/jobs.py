@@ -14,7 +14,7 @@ from joblet.errors import StoreFailed, TransitionRefused
 from joblet.job import Job, Part, Receipt, State, Stop, sources
 from joblet.order import Order
 from joblet.store import later
-from joblet.store.database import Database
+from joblet.store.database import Database, of_owner
 from joblet.store.rows import ALL_COLUMNS, COLUMNS, columns_of, job_of, object_text, shown_job
 from joblet.store.secrets import KEY_FILE, Sealer, load_key
 
@@ -47,10 +47,18 @@ class Store:
         await self.database.close()
 
     async def create(
-        self, order: Order, owner: str, state: State, now: int, epoch: str = "", scheduled_at: int | None = None
+        self,
+        order: Order,
+        owner: str,
+        state: State,
+        now: int,
+        epoch: str = "",
+        scheduled_at: int | None = None,
+        *,
+        role: str = "",
     ) -> tuple[Job, bool]:
-        """Record a new job in `state` (PENDING, INITIALIZING, or SCHEDULED with its time): the job with its id, and
-        whether it is new.
+        """Record a new job in `state` (PENDING, INITIALIZING, or SCHEDULED with its time) of a client with this name
+        and role: the job with its id, and whether it is new.
 
         It is not when the owner has a job with the order's key already, or there is one for the same attempt of a
         workflow's step; that is the one, and nothing has changed. A database that was found damaged takes no more: they
@@ -58,7 +66,7 @@ class Store:
         """
         if self.database.damaged:
             raise StoreFailed("the database is damaged")
-        columns = columns_of(order, owner, state, now, epoch, scheduled_at)
+        columns = columns_of(order, owner, state, now, epoch, scheduled_at, role)
         columns["secrets"] = self.sealer.seal_all(order.secret_environment)
         marks = ", ".join("?" * len(columns))
         sql = f"INSERT INTO jobs ({', '.join(columns)}) VALUES ({marks}) ON CONFLICT DO NOTHING RETURNING {ALL_COLUMNS}"
@@ -184,11 +192,14 @@ class Store:
         sql = f"UPDATE jobs SET deleted = 1 WHERE id = ? AND {_DELETABLE} RETURNING id"
         return await self.database.execute(sql, (job_id,)) is not None
 
-    async def delete_all(self) -> list[int]:
-        """Take every ended job out of every answer, but those of workflows that have not ended; their ids."""
+    async def delete_all(self, owner: str | None = None) -> list[int]:
+        """Take every ended job, or those of an owner, out of every answer, but those of workflows that have not ended;
+        their ids.
+        """
+        which, values = of_owner(owner)
 
         def delete(connection: sqlite3.Connection) -> list[int]:
-            rows = connection.execute(f"UPDATE jobs SET deleted = 1 WHERE {_DELETABLE} RETURNING id")
+            rows = connection.execute(f"UPDATE jobs SET deleted = 1 WHERE {_DELETABLE}{which} RETURNING id", values)
             return sorted(job_id for (job_id,) in rows)
 
         return await self.database.change(delete)
@@ -206,9 +217,16 @@ class Store:
         jobs = await self._shown("WHERE id = ? AND deleted = 0", job_id)
         return jobs[0] if jobs else None
 
-    async def newest(self, count: int, before: int) -> list[Job]:
-        """At most `count` jobs with ids below `before`, newest first."""
-        return await self._shown("WHERE id < ? AND deleted = 0 ORDER BY id DESC LIMIT ?", before, count)
+    async def newest(self, count: int, before: int, owner: str | None = None) -> list[Job]:
+        """At most `count` jobs, or jobs of an owner, with ids below `before`, newest first."""
+        which, values = of_owner(owner)
+        clause = f"WHERE id < ? AND deleted = 0{which} ORDER BY id DESC LIMIT ?"
+        return await self._shown(clause, before, *values, count)
+
+    async def owner(self, job_id: int) -> str | None:
+        """Whose the job with this id is; None when there is no such job."""
+        rows = await self.database.query("SELECT owner FROM jobs WHERE id = ? AND deleted = 0", job_id)
+        return rows[0][0] if rows else None
 
     async def find(self, owner: str, key: str) -> Job | None:
         """The owner's job with this key, if there is one."""
@@ -236,10 +254,18 @@ class Store:
         ((count,),) = await self.database.query(f"SELECT count(*) FROM jobs WHERE {_ENDED}")
         return int(count)
 
-    async def count_kept(self) -> int:
-        """How many jobs have ended and cannot be deleted yet, for their workflows have not."""
+    async def count_kept(self, owner: str | None = None) -> int:
+        """How many jobs, or jobs of an owner, have ended and cannot be deleted yet, for their workflows have not."""
+        which, values = of_owner(owner)
         unfinished = "workflow_id IN (SELECT id FROM workflows WHERE ended_at IS NULL)"
-        ((count,),) = await self.database.query(f"SELECT count(*) FROM jobs WHERE {unfinished} AND {_ENDED}")
+        sql = f"SELECT count(*) FROM jobs WHERE {unfinished} AND {_ENDED}{which}"
+        ((count,),) = await self.database.query(sql, *values)
+        return int(count)
+
+    async def count_unfinished(self, owner: str | None = None) -> int:
+        """How many jobs, or jobs of an owner, are not in a final state."""
+        which, values = of_owner(owner)
+        ((count,),) = await self.database.query(f"SELECT count(*) FROM jobs WHERE {later.UNFINISHED}{which}", *values)
         return int(count)
 
     async def sum_disk_bytes(self) -> int:

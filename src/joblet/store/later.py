@@ -17,8 +17,8 @@ UNFINISHED = "state IN ('SCHEDULED', 'PENDING', 'INITIALIZING', 'RUNNING')"
 
 _ORDER = (
     "command, args, max_cpu, max_memory, max_iobps, max_processes, max_open_files, max_disk, cpu_cores, timeout_ms, "
-    "priority, owner, name, environment, secret_names, secrets, workdir, uploads, labels, retries, retry_delay_ms, "
-    "takes_input, terminal, separate_streams"
+    "priority, owner, role, name, environment, secret_names, secrets, workdir, uploads, labels, retries, "
+    "retry_delay_ms, takes_input, terminal, separate_streams"
 )
 """what such a job has of the other: all that was asked for, but for the key, which names that one"""
 

@@ -18,7 +18,7 @@ COLUMNS = (
     "max_processes, max_open_files, max_disk, cpu_cores, receipt, timeout_ms, priority, client_key, epoch, "
     "name, environment, secret_names, workdir, uploads, workflow_id, position, attempt, outputs, "
     "labels, schedule, scheduled_at, schedule_id, retries, retry_delay_ms, tries, retry_of, retried_by, "
-    "takes_input, terminal, separate_streams, paused_by, stop_signal, stop_grace_ms, queued"
+    "takes_input, terminal, separate_streams, paused_by, stop_signal, stop_grace_ms, queued, role"
 )
 """what `shown_job` reads"""
 
@@ -30,7 +30,7 @@ ALL_COLUMNS = f"{COLUMNS}, secrets"
 
 
 def columns_of(
-    order: Order, owner: str, state: State, now: int, epoch: str, scheduled_at: int | None = None
+    order: Order, owner: str, state: State, now: int, epoch: str, scheduled_at: int | None = None, role: str = ""
 ) -> dict[str, int | str | bytes | None]:
     """The columns of a new job, but for its secrets."""
     limits, part = order.limits, order.part
@@ -49,6 +49,7 @@ def columns_of(
         "client_key": order.key,
         "state": state,
         "owner": owner,
+        "role": role,
         "created_at": now,
         "started_at": now if state is State.INITIALIZING else None,
         "epoch": epoch if state is State.INITIALIZING else "",
@@ -85,7 +86,7 @@ def shown_job(row: tuple[Any, ...]) -> Job:
      max_processes, max_open_files, max_disk, cpu_cores, receipt, timeout_ms, priority, key, epoch,
      name, environment, secret_names, workdir, uploads, workflow_id, position, attempt, outputs,
      labels, schedule, scheduled_at, schedule_id, retries, retry_delay_ms, tries, retry_of, retried_by,
-     stdin, terminal, separate_streams, paused_by, stop_signal, stop_grace_ms, queued) = row  # fmt: skip
+     stdin, terminal, separate_streams, paused_by, stop_signal, stop_grace_ms, queued, role) = row  # fmt: skip
     return Job(
         id=job_id,
         command=command,
@@ -127,6 +128,7 @@ def shown_job(row: tuple[Any, ...]) -> Job:
         separate_streams=bool(separate_streams),
         paused_by=paused_by,
         queued=bool(queued),
+        role=role,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from joblet.errors import StoreFailed, TransitionRefused, WorkflowNotFound
 from joblet.job import Job
-from joblet.store.database import NEWEST_EVENT, Database
+from joblet.store.database import NEWEST_EVENT, Database, of_owner
 from joblet.store.rows import ALL_COLUMNS, COLUMNS, job_of, shown_job
 from joblet.store.secrets import Sealer
 from joblet.store.steps import (
@@ -212,13 +212,20 @@ class Workflows:
         row = await self._database.snapshot(lambda connection: _select(connection, _SAME_KEY, owner, key))
         return None if row is None else self._decode([row], _whole)[0]
 
-    async def newest(self, count: int, before: int, *, unfinished: bool) -> list[Workflow]:
+    async def newest(self, count: int, before: int, *, unfinished: bool, owner: str | None = None) -> list[Workflow]:
         """At most `count` workflows with ids below `before`, newest first, without their files (yaml, parameters).
 
-        `unfinished`: only those that have not ended.
+        `unfinished`: only those that have not ended. `owner`: only those of this one.
         """
+        whose, values = of_owner(owner)
         which = "ended_at IS NULL" if unfinished else "deleted = 0"
-        return await self._workflows(f"WHERE id < ? AND {which} ORDER BY id DESC LIMIT ?", before, count)
+        clause = f"WHERE id < ? AND {which}{whose} ORDER BY id DESC LIMIT ?"
+        return await self._workflows(clause, before, *values, count)
+
+    async def owner(self, workflow_id: int) -> str | None:
+        """Whose the workflow with this id is; None when there is no such workflow."""
+        rows = await self._database.query("SELECT owner FROM workflows WHERE id = ? AND deleted = 0", workflow_id)
+        return rows[0][0] if rows else None
 
     async def unfinished(self) -> list[Workflow]:
         """The workflows not in a final state, by id, without their files."""

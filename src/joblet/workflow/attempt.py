@@ -1,15 +1,16 @@
-"""What one attempt of a step asks for: its order, with the outputs of the steps that it requires. No I/O."""
+"""One attempt of a step: what it asks for, with the outputs of what it requires, and what it came to. No I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from joblet.job import Part, Uploads
+from joblet.job import TIMEOUT, Job, Part, Uploads
 from joblet.order import Order
 from joblet.workflow import template
+from joblet.workflow.condition import End
 from joblet.workflow.plan import Step
-from joblet.workflow.record import Workflow
+from joblet.workflow.record import StepRecord, Workflow
 
 MOST_VARIABLES = 256 << 10
 """bytes of environment that the outputs of what a step requires may take; execve(2) has a bound for all"""
@@ -46,3 +47,24 @@ def order_of(
         part=Part(workflow.id, position, attempt),
         uploads=Uploads(workflow.uploads, step.uploads) if step.uploads else None,
     )
+
+
+def concluded(record: StepRecord, job: Job) -> StepRecord:
+    """What a step has come to with the job of its last attempt, but for whether that is its end."""
+    assert job.part is not None
+    return replace(
+        record,
+        attempts=job.part.attempt,
+        job_id=job.id,
+        started_at=job.started_at,
+        ended_at=job.ended_at,
+        exit_code=job.exit_code,
+        reason=job.reason,
+        retry_at=None,
+        outputs=job.outputs,
+    )
+
+
+def last_end(record: StepRecord) -> End:
+    """How the last attempt of a step ended that is to be tried again."""
+    return End.STOPPED if record.reason.partition(": ")[2].startswith(TIMEOUT) else End.FAILED

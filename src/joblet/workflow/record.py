@@ -118,3 +118,5 @@ class Event:
     reason: str = ""
     attempt: int = 0
     """of a workflow's job; of a step that waits (PENDING without a job), the one that it waits for"""
+    owner: str = ""
+    """of the job or workflow"""

@@ -698,6 +698,11 @@ class GetJobStatusRes(betterproto2.Message):
     extension: when it is to run, or to run next (RFC 3339 UTC)
     """
 
+    owner: "str" = betterproto2.field(40, betterproto2.TYPE_STRING)
+    """
+    extension: the client that has ordered it, by the CN of its certificate
+    """
+
 
 default_message_pool.register_message("joblet", "GetJobStatusRes", GetJobStatusRes)
 
@@ -975,6 +980,11 @@ class Job(betterproto2.Message):
     has_uploads: "bool" = betterproto2.field(38, betterproto2.TYPE_BOOL)
     """
     extension: files were sent along
+    """
+
+    owner: "str" = betterproto2.field(39, betterproto2.TYPE_STRING)
+    """
+    extension: the client that has ordered it, by the CN of its certificate
     """
 
 
@@ -1638,6 +1648,11 @@ class RunJobRes(betterproto2.Message):
     extension: when it is to run, or to run next (RFC 3339 UTC)
     """
 
+    owner: "str" = betterproto2.field(40, betterproto2.TYPE_STRING)
+    """
+    extension: the client that has ordered it, by the CN of its certificate
+    """
+
 
 default_message_pool.register_message("joblet", "RunJobRes", RunJobRes)
 
@@ -2047,6 +2062,11 @@ class WorkflowInfo(betterproto2.Message):
     key: "str" = betterproto2.field(16, betterproto2.TYPE_STRING)
     """
     extension
+    """
+
+    owner: "str" = betterproto2.field(17, betterproto2.TYPE_STRING)
+    """
+    extension: the client that has ordered it, by the CN of its certificate
     """
 
 
