@@ -112,14 +112,14 @@ def _certificate(context: Context, setting: str) -> Row:
     try:
         certificate = pki.read_certificate(source)
         issuer = context.config.security.caCert
-        authority = pki.read_certificate(issuer if config.is_pem(issuer) else base / issuer)
+        authorities = pki.read_certificates(issuer if config.is_pem(issuer) else base / issuer)
     except pki.PkiError as error:
         advice = "Restore the file, or make another with joblet certs init."
         return Row(label, str(error), _CERTIFICATE_USE[label], Verdict.FAILS, advice)
     found = Certificate(
         certificate.not_valid_before_utc,
         certificate.not_valid_after_utc,
-        setting == "caCert" or pki.is_issued_by(certificate, authority),
+        setting == "caCert" or any(pki.is_issued_by(certificate, authority) for authority in authorities),
     )
     return judge_certificate(label, name, found, datetime.now(UTC))
 
@@ -129,7 +129,7 @@ _CERTIFICATE_USE = {"authority": "tells whose clients may connect", "certificate
 
 def judge_certificate(label: str, name: str, found: Certificate, now: datetime) -> Row:
     use = _CERTIFICATE_USE[label]
-    renew = "Make a new authority" if label == "authority" else "Renew it with joblet certs init --force"
+    renew = "Make a new authority: joblet certs rotate-ca" if label == "authority" else "Run joblet certs renew server"
     host = f"{name}, until {found.end:%Y-%m-%d}"
     if now > found.end:
         return Row(label, f"{name}, expired on {found.end:%Y-%m-%d}", use, Verdict.FAILS, f"{renew}.")

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import logging
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import betterproto2
 import grpclib.server
@@ -20,6 +20,7 @@ from joblet.errors import InvalidArgument, JobletError, ShuttingDown, TooLarge
 from joblet.log import fields
 from joblet.server import auth
 from joblet.server.descriptors import Descriptors
+from joblet.server.guards import Client
 
 if TYPE_CHECKING:
     from grpclib._typing import IServerMethodFunc
@@ -90,6 +91,8 @@ class Gate:
             if self._closing:
                 raise ShuttingDown
             who = auth.identify(event.peer.cert())
+            if refusal := cast(Client, event.peer).refusal:
+                raise refusal.with_traceback(None)
             auth.authorise(who, event.method_name)
         except JobletError as error:
             name, role = (who.name, who.role) if who else ("", "")
