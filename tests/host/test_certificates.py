@@ -257,3 +257,25 @@ def shown_by(place: Place) -> int:
     """The serial number of what the server shows to a new connection."""
     pem = ssl.get_server_certificate(("127.0.0.1", place.server.port), timeout=PATIENCE)
     return pki.read_certificate(pem).serial_number
+
+
+def test_rnx_tells_of_certificates_that_end_soon_and_of_none_that_does_not(place: Place) -> None:
+    ca = pki.load(place.folder, "ca")
+    place.changed(lambda: pki.save(pki.issue_server(ca, days=365), place.folder, "server", force=True))
+    place.issue("long")
+    pki.save(pki.issue_client(ca, "long", pki.Role.VIEWER, 30), place.folder, "long", force=True)
+    done = place.server.rnx("list", "--json", name="long")
+    assert (done.returncode, done.stderr) == (0, "")
+    pki.save(pki.issue_client(ca, "soon", pki.Role.VIEWER, 10), place.folder, "soon")
+    place.changed(lambda: pki.save(pki.issue_server(ca, days=5), place.folder, "server", force=True))
+    done = place.server.rnx("status", "no-such-job", name="soon")
+    cert = place.folder / "soon-cert.pem"
+    assert re.fullmatch(
+        r"Error: job not found: .*\n"
+        rf"Warning: client certificate {cert} expires in 9 days, on \S+: have it renewed \(joblet certs renew\)\n"
+        r"Warning: the server's certificate expires in 4 days, on \S+: have it renewed there \(.*\)\n",
+        done.stderr,
+    )
+    place.server.wait_for_line(
+        re.compile(r"\[ERROR\] the server's certificate \(security\.serverCert\) expires in 4 days, on ")
+    )
