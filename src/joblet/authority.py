@@ -7,7 +7,7 @@ predecessor's after it. The predecessor's own files are called `old-ca` then.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -49,7 +49,7 @@ class Authority:
         self.directory = directory
         self._record = Record(directory)
 
-    def init(self, hosts: Iterable[str], days: float, *, force: bool) -> list[Written]:
+    def init(self, hosts: Sequence[str], days: float, *, force: bool) -> list[Written]:
         """Make the authority, unless it is there, and the server's certificate, for its former hosts if for none.
 
         Raises PkiError; also when the server has a certificate, without `force`.
@@ -82,7 +82,7 @@ class Authority:
         path, _ = pki.paths(self.directory, name)
         if name == "server":
             server = pki.read_certificate(path)
-            pair = pki.issue_server(ca, pki.hosts_of(server), days or _days(_entry(name, server)))
+            pair = pki.issue_server(ca, pki.hosts_of(server), _days(_entry(name, server)) if days is None else days)
             return self._publish(name, pair, ca, force=True)
         pki.check_name(name)
         if not (known := self._known(name)):
@@ -94,7 +94,9 @@ class Authority:
             role = pki.Role(last.role)
         except ValueError:
             raise PkiError(f"{path}: its role {last.role!r} is neither admin nor viewer") from None
-        return self._publish(name, pki.issue_client(ca, name, role, days or _days(last)), ca, force=True)
+        return self._publish(
+            name, pki.issue_client(ca, name, role, _days(last) if days is None else days), ca, force=True
+        )
 
     def revoke(self, target: str) -> list[Issued]:
         """Revoke all of a client's certificates that have not expired, that in a file, or that with a serial number.
@@ -207,13 +209,6 @@ class Authority:
         return sorted((entry for entry in entries.values() if name in (None, entry.name)), key=lambda entry: entry.at)
 
     def _find(self, target: str, authorities: list[KeyPair]) -> list[Issued]:
-        path = Path(target)
-        if path.is_file():
-            certificate = pki.read_certificate(path)
-            for ca in authorities:
-                if pki.is_issued_by(certificate, ca.certificate):
-                    return [Issued.of(pki.name_of(certificate), certificate, ca.certificate)]
-            raise PkiError(f"{path} was not issued by the authority in {self.directory}")
         now = datetime.now(UTC)
         known = self._known()
         if named := [entry for entry in known if entry.name == target]:
@@ -221,6 +216,13 @@ class Authority:
             if not valid:
                 raise PkiError(f"every certificate of {target!r} has expired")
             return valid
+        path = Path(target)
+        if path.is_file():
+            certificate = pki.read_certificate(path)
+            for ca in authorities:
+                if pki.is_issued_by(certificate, ca.certificate):
+                    return [Issued.of(pki.name_of(certificate), certificate, ca.certificate)]
+            raise PkiError(f"{path} was not issued by the authority in {self.directory}")
         digits = target.replace(":", "")
         if _SERIAL.fullmatch(digits):
             if found := [entry for entry in known if entry.serial == int(digits, 16)]:

@@ -21,10 +21,11 @@ class Connection(Protocol):
 
 
 class _Held:
-    __slots__ = ("chain", "connections")
+    __slots__ = ("chain", "connections", "verified")
 
-    def __init__(self, chain: Chain) -> None:
-        self.chain = chain
+    def __init__(self, verified: tuple[bytes, ...]) -> None:
+        self.verified = verified
+        self.chain = Chain.of(verified)
         self.connections: set[Connection] = set()
 
 
@@ -37,7 +38,7 @@ class Clients:
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
         self._held: dict[tuple[bytes, ...], _Held] = {}
-        self._keys: dict[Connection, tuple[bytes, ...]] = {}
+        self._of: dict[Connection, _Held] = {}
         self._next: datetime | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -51,35 +52,34 @@ class Clients:
 
         `verified` is trust.verified_chain's, and `known` says whether it was verified by the present authorities.
         """
-        held = self._held.get(verified) or _Held(Chain.of(verified))
+        held = self._held.get(verified) or _Held(verified)
         reason = self._trust.refusal(held.chain)
         if reason is None and not known and not self._trust.is_rooted(held.chain):
             reason = unrooted(held.chain)
         if reason is None:
             held.connections.add(connection)
-            self._held[verified], self._keys[connection] = held, verified
+            self._held[held.verified] = self._of[connection] = held
             self._expect(held.chain.until)
         return reason
 
     def leave(self, connection: Connection) -> None:
         """Forget a connection, if it is known."""
-        if (verified := self._keys.pop(connection, None)) is not None:
-            held = self._held[verified]
+        if (held := self._of.pop(connection, None)) is not None:
             held.connections.discard(connection)
             if not held.connections:
-                del self._held[verified]
+                del self._held[held.verified]
 
     async def judge(self, trust: Trust) -> int:
         """Judge by `trust` from now on, and at once all that are connected. Returns how many were refused."""
         former, self._trust = self._trust, trust
         count = self._refuse_untrusted()
         if list(former.authorities) != list(trust.authorities):
-            present = list(self._held.items())
+            present = list(self._held.values())
             # A signature takes a tenth of a millisecond to verify, and there may be thousands.
-            rooted = await asyncio.to_thread(lambda: [trust.is_rooted(held.chain) for _, held in present])
-            for (verified, held), holds in zip(present, rooted, strict=True):
+            rooted = await asyncio.to_thread(lambda: [trust.is_rooted(held.chain) for held in present])
+            for held, holds in zip(present, rooted, strict=True):
                 if not holds:
-                    count += self._refuse(verified, held, unrooted(held.chain))
+                    count += self._refuse(held, unrooted(held.chain))
         return count
 
     def close(self) -> None:
@@ -89,16 +89,17 @@ class Clients:
 
     def _refuse_untrusted(self) -> int:
         count = 0
-        for verified, held in list(self._held.items()):
+        for held in list(self._held.values()):
             if reason := self._trust.refusal(held.chain):
-                count += self._refuse(verified, held, reason)
+                count += self._refuse(held, reason)
         return count
 
-    def _refuse(self, verified: tuple[bytes, ...], held: _Held, reason: JobletError) -> int:
+    def _refuse(self, held: _Held, reason: JobletError) -> int:
         connections, held.connections = held.connections, set()
-        self._held.pop(verified, None)
+        if self._held.get(held.verified) is held:
+            del self._held[held.verified]
         for connection in connections:
-            self._keys.pop(connection, None)
+            del self._of[connection]
             connection.refuse(reason)
         return len(connections)
 
