@@ -43,6 +43,9 @@ _BY_CODE = {
 OF_SERVER = {
     "JobletError": "See the server's own log; it is a fault of the server or of its host.",
     "Unauthenticated": "Give a certificate: `--cert`, `--key`, or `rnx-config.yml`.",
+    "CertificateRefused": (
+        "Have another one made (`joblet certs issue` or `renew`); `joblet certs list` says what has become of this one."
+    ),
     "PermissionDenied": (
         "Use the certificate of an admin; `joblet certs issue NAME --role admin` makes one. The role is the one "
         "OU in the certificate."

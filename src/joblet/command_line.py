@@ -131,8 +131,17 @@ def _fail_usage(error: Exception) -> NoReturn:
 
 def complain(message: str) -> None:
     """Print `Error: <message>` on stderr: one line, or one for each line of the message."""
+    _say("Error", message)
+
+
+def warn(message: str) -> None:
+    """Print `Warning: <message>` on stderr, likewise."""
+    _say("Warning", message)
+
+
+def _say(what: str, message: str) -> None:
     if sys.stderr is not None:
-        text = "".join(f"Error: {one_line(line)}\n" for line in message.split("\n"))
+        text = "".join(f"{what}: {one_line(line)}\n" for line in message.split("\n"))
         encoding = sys.stderr.encoding
         sys.stderr.write(text.encode(encoding, "backslashreplace").decode(encoding))
 

@@ -228,6 +228,8 @@ class SecuritySection(_Section):
     """the server's own"""
     serverKey: str = "/opt/joblet/certs/server-key.pem"
     """its private key"""
+    revocationList: str | None = None
+    """of clients' certificates that are not accepted any more; the default is crl.pem beside caCert, if it is there"""
     minTlsVersion: Literal["1.2", "1.3"] = "1.3"
     """connections of an older version are refused"""
 

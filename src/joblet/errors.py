@@ -23,6 +23,15 @@ class Unauthenticated(JobletError):
         super().__init__("failed to extract client role: no TLS information found")
 
 
+class CertificateRefused(JobletError):
+    """The client's certificate has been revoked or has expired since, or its authority is not trusted any more."""
+
+    status = Status.UNAUTHENTICATED
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"client certificate of {name!r} {why}")
+
+
 class PermissionDenied(JobletError):
     """The role in the certificate may not perform the operation."""
 

@@ -40,12 +40,27 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
             "an authority, and a certificate for this host and one more name",
             "joblet certs init --host prod.example.com",
         ),
-        ("renew the server's certificate for the same hosts", "joblet certs init --force --dir /opt/joblet/certs"),
+        (
+            "make the server's certificate again, for other hosts",
+            "joblet certs init --force --host new.example.com --dir /opt/joblet/certs",
+        ),
     ),
     "certs issue": (
         ("a client who may do everything", "joblet certs issue alice --role admin"),
         ("one who may look, for a month", "joblet certs issue dashboard --role viewer --days 30"),
+        ("one for a pipeline, for a working day", "joblet certs issue pipeline --role admin --hours 8 --force"),
     ),
+    "certs renew": (
+        ("a client's, for as long as before", "joblet certs renew alice"),
+        ("the server's, which a running server then shows", "joblet certs renew server --dir /opt/joblet/certs"),
+    ),
+    "certs revoke": (
+        ("all certificates of a client; a running server ends its streams", "joblet certs revoke alice"),
+        ("one, by its serial number", "joblet certs revoke 2D0B3F1C5A77E9D40C1B6E8F9A3D52714C8E6F05"),
+    ),
+    "certs list": (("see what was issued, and what has become of it", "joblet certs list --dir /opt/joblet/certs"),),
+    "certs rotate-ca": (("trust a new authority beside the present one", "joblet certs rotate-ca"),),
+    "certs retire-ca": (("end the trust in the former one", "joblet certs retire-ca"),),
     "version": (("print the version", "joblet version"),),
 }
 """by the words of a command after `joblet`"""

@@ -29,6 +29,7 @@ CA_DAYS = 3650
 SERVER_DAYS = 825
 """the longest that Apple's and other strict verifiers accept"""
 CLIENT_DAYS = 365
+MIN_DAYS = 1 / 24
 MAX_DAYS = 36_500
 
 CLOCK_SKEW = timedelta(minutes=5)
@@ -39,7 +40,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 _DNS_NAME = re.compile(
     r"(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.?", re.IGNORECASE
 )
-_RESERVED = {"ca", "server"}
+_RESERVED = {"ca", "old-ca", "new-ca", "server"}
 
 
 class PkiError(Exception):
@@ -75,13 +76,13 @@ class KeyPair:
         )
 
 
-def create_ca(days: int = CA_DAYS, *, now: datetime | None = None) -> KeyPair:
+def create_ca(days: float = CA_DAYS, *, called: str = "joblet CA", now: datetime | None = None) -> KeyPair:
     """Make an authority valid for `days` from `now`.
 
     Raises PkiError when `days` is out of bounds.
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    name = _subject("joblet CA")
+    name = _subject(called)
     builder = (
         _builder(name, name, key, _validity(days, now))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -92,7 +93,7 @@ def create_ca(days: int = CA_DAYS, *, now: datetime | None = None) -> KeyPair:
 
 
 def issue_server(
-    ca: KeyPair, hosts: Iterable[str] = (), days: int = SERVER_DAYS, *, now: datetime | None = None
+    ca: KeyPair, hosts: Iterable[str] = (), days: float = SERVER_DAYS, *, now: datetime | None = None
 ) -> KeyPair:
     """Make the server's certificate for this machine's names and `hosts` (DNS names or IP addresses).
 
@@ -108,7 +109,9 @@ def issue_server(
     )
 
 
-def issue_client(ca: KeyPair, name: str, role: str, days: int = CLIENT_DAYS, *, now: datetime | None = None) -> KeyPair:
+def issue_client(
+    ca: KeyPair, name: str, role: str, days: float = CLIENT_DAYS, *, now: datetime | None = None
+) -> KeyPair:
     """Make a client's certificate.
 
     Raises PkiError when the name is not usable as a file name, no role can be called so, `days` is out of bounds, or
@@ -140,13 +143,18 @@ def save(pair: KeyPair, directory: Path, name: str, *, force: bool = False) -> t
     """
     certificate_path, key_path = paths(directory, name)
     if not force:
-        for path in (certificate_path, key_path):
-            if os.path.lexists(path):
-                raise PkiError(f"{path} exists, not overwritten")
-    _make_directory(directory)
-    _write(key_path, pair.key_pem, 0o600, force)
-    _write(certificate_path, pair.certificate_pem, 0o644, force)
+        check_absent(directory, name)
+    make_directory(directory)
+    write(key_path, pair.key_pem, 0o600, force=force)
+    write(certificate_path, pair.certificate_pem, 0o644, force=force)
     return certificate_path, key_path
+
+
+def check_absent(directory: Path, name: str) -> None:
+    """Raise PkiError when one of the two files of `name` exists."""
+    for path in paths(directory, name):
+        if os.path.lexists(path):
+            raise PkiError(f"{path} exists, not overwritten")
 
 
 def load(directory: Path, name: str) -> KeyPair:
@@ -173,10 +181,18 @@ def read_certificate(source: str | Path) -> x509.Certificate:
 
     Raises PkiError when the file cannot be read or holds no certificate.
     """
+    return read_certificates(source)[0]
+
+
+def read_certificates(source: str | Path) -> list[x509.Certificate]:
+    """All certificates in a file, or in the PEM text itself: one at least.
+
+    Raises PkiError when the file cannot be read, or holds none or one that is malformed.
+    """
     text = isinstance(source, str) and "-----BEGIN" in source
     data = str(source).encode() if text else _read(Path(source))
     try:
-        return x509.load_pem_x509_certificate(data)
+        return x509.load_pem_x509_certificates(data)
     except ValueError:
         raise PkiError(f"{'PEM text' if text else source}: not a certificate in PEM format") from None
 
@@ -205,10 +221,27 @@ def is_issued_by(certificate: x509.Certificate, ca: x509.Certificate) -> bool:
     return True
 
 
+def key_id(certificate: x509.Certificate) -> str:
+    """What tells a certificate's key from all others: 40 hexadecimal digits."""
+    return x509.SubjectKeyIdentifier.from_public_key(certificate.public_key()).digest.hex()
+
+
+def role_of(certificate: x509.Certificate) -> str:
+    """What stands in OU, or `server` for a certificate without one."""
+    units = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
+    return ",".join(str(unit.value) for unit in units) or "server"
+
+
+def name_of(certificate: x509.Certificate) -> str:
+    """What stands in CN."""
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return ",".join(str(name.value) for name in names)
+
+
 def _issue(
     ca: KeyPair,
     subject: x509.Name,
-    days: int,
+    days: float,
     now: datetime | None,
     extensions: Iterable[x509.ExtensionType],
 ) -> KeyPair:
@@ -268,9 +301,9 @@ def _subject(name: str, role: str = "") -> x509.Name:
     return x509.Name(attributes)
 
 
-def _validity(days: int, now: datetime | None) -> tuple[datetime, datetime]:
-    if not 1 <= days <= MAX_DAYS:
-        raise PkiError(f"invalid number of days {days}: from 1 to {MAX_DAYS}")
+def _validity(days: float, now: datetime | None) -> tuple[datetime, datetime]:
+    if not MIN_DAYS <= days <= MAX_DAYS:
+        raise PkiError(f"invalid number of days {days:g}: from 1/24, which is an hour, to {MAX_DAYS}")
     start = now or datetime.now(UTC)
     return start - CLOCK_SKEW, start + timedelta(days=days)
 
@@ -299,7 +332,8 @@ def _general_name(host: str) -> x509.GeneralName:
     return x509.DNSName(name.lower().removesuffix("."))
 
 
-def _make_directory(directory: Path) -> None:
+def make_directory(directory: Path) -> None:
+    """Make a directory for its owner alone, unless it exists. Raises PkiError."""
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         directory.mkdir(mode=0o700, exist_ok=True)
@@ -307,8 +341,11 @@ def _make_directory(directory: Path) -> None:
         raise PkiError(f"cannot create directory {directory}: {error.strerror}") from None
 
 
-def _write(path: Path, data: bytes, mode: int, force: bool) -> None:
-    """Appear at `path` whole or not at all: written under another name, then linked (which refuses to replace)."""
+def write(path: Path, data: bytes, mode: int, *, force: bool) -> None:
+    """Appear at `path` whole or not at all: written under another name, then linked (which refuses to replace).
+
+    Raises PkiError when it cannot be written or, without `force`, exists.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | cast(int, getattr(os, "O_NOFOLLOW", 0))
     try:

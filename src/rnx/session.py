@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from joblet import command_line
+from rnx import expiry
 from rnx.light import spare_pydantic
 from rnx.plain import PlainCommand
 
@@ -78,19 +79,27 @@ def with_client(
     """Run `call` with an open client, which has this `patience` (ClientConfig).
 
     The sentence of any JobletError or Failure is printed, and the exit status is `failure` then. Exits quietly on
-    Ctrl-C.
+    Ctrl-C. Certificates that end soon are told of, last.
     """
     import asyncio
     import dataclasses
+    from datetime import UTC, datetime
 
-    from joblet.client import Client, ClientConfig, JobletError
+    from joblet.client import Client, ClientConfig, JobletError, Validity
 
+    validities: dict[str, Validity] = {}
+    cert = ""
     flags = ctx.find_root().params
 
     async def session() -> None:
+        nonlocal cert
         config = ClientConfig.resolve(**{name: flags[name] for name in FLAGS})
+        cert = config.cert
         async with Client(dataclasses.replace(config, patience=patience)) as client:
-            await call(client)
+            try:
+                await call(client)
+            finally:
+                validities.update(client.validities)
 
     try:
         asyncio.run(session())
@@ -99,3 +108,6 @@ def with_client(
         raise SystemExit(failure) from None
     except KeyboardInterrupt:
         raise SystemExit(command_line.INTERRUPTED) from None
+    finally:
+        for sentence in expiry.warnings(validities, cert, datetime.now(UTC)):
+            command_line.warn(sentence)

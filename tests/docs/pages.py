@@ -14,6 +14,7 @@ from harness import PATIENCE, ROOT, Server
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 TOOK = re.compile(r"\b\d+\.\d+ ?s\b")
+SERIAL = re.compile(r"\b[0-9A-F]{40}\b")
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
 ID = re.compile(r"(?<=\b[Jj]ob )\d+|(?<=\b[Ww]orkflow )\d+|(?<=\bID: )\d+|(?<=\bId: )\d+")
 
@@ -65,7 +66,7 @@ class Page:
 
 def like_any_run(output: str) -> str:
     """Output without what differs from run to run; a job just started may be running already."""
-    output = MEASURED.sub(r"\1 MEASURED", output)
+    output = SERIAL.sub("SERIAL", MEASURED.sub(r"\1 MEASURED", output))
     output = TOOK.sub("TOOK", DATE.sub("DATE", TIME.sub("TIME", output)))
     return output.replace("INITIALIZING", "RUNNING")
 

@@ -223,7 +223,10 @@ async def test_server_of_another_authority(certs: Certificates) -> None:
     async with serving(certs.server_context(), Service()) as (port, _):
         text = await sentence(certs.config(port, ca="other-ca"), lib.CertificateRejected)
     authority = certs.path("other-ca-cert")
-    assert text == f"certificate verify failed: the server's certificate is not signed by the CA in {authority}"
+    assert text == (
+        f"certificate verify failed: the server's certificate is not signed by the CA in {authority}: "
+        "get the server's CA certificate"
+    )
 
 
 async def test_server_certificate_for_another_host(certs: Certificates) -> None:
@@ -243,7 +246,10 @@ async def test_server_certificate_for_another_host(certs: Certificates) -> None:
 async def test_expired_server_certificate(certs: Certificates) -> None:
     async with serving(certs.server_context("expired-server"), Service()) as (port, _):
         text = await sentence(certs.config(port), lib.CertificateRejected)
-    assert text == "certificate verify failed: certificate has expired (the server's)"
+    assert text == (
+        "certificate verify failed: certificate has expired (the server's): "
+        "have it renewed there (joblet certs renew server)"
+    )
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -252,7 +258,10 @@ async def test_expired_server_certificate(certs: Certificates) -> None:
     [
         ("old", "certificate has expired"),
         ("early", "certificate is not yet valid"),
-        ("stranger", "client certificate in {cert} is not signed by the CA in {ca}"),
+        (
+            "stranger",
+            "client certificate in {cert} is not signed by the CA in {ca}: have one issued by the server's CA",
+        ),
     ],
 )
 async def test_client_certificate_refused(
@@ -281,7 +290,10 @@ async def test_client_certificate_refused_by_alert(certs: Certificates) -> None:
 
     with peer(handshake) as port:
         text = await sentence(certs.config(port, "stranger", ca="both"), lib.CertificateRejected)
-    assert text == "certificate verify failed: the server does not know the CA of the client certificate"
+    assert text == (
+        "certificate verify failed: the server does not know the CA of the client certificate: "
+        "have another one issued by the server's CA"
+    )
 
 
 async def test_connection_closed_before_any_answer(certs: Certificates) -> None:

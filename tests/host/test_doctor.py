@@ -21,7 +21,7 @@ import pytest
 import yaml
 from harness import PATIENCE, Server
 
-from joblet import pki
+from joblet import pki, revocation
 
 NOBODY = 65534
 Rows = dict[str, dict[str, str]]
@@ -290,10 +290,15 @@ def test_certificates_that_will_not_do_fail(write_config: Callable[..., Path], t
     assert "of another authority" in rows["certificate"]["host"]
     assert "mode 644" in rows["key"]["host"]
 
+    assert "revocations" not in rows
+
     key.write_bytes(other.key_pem)
     key.chmod(0o600)
+    (folder / "ca-cert.pem").write_bytes(ca.certificate_pem + other.certificate_pem)
+    (folder / "crl.pem").write_bytes(revocation.sign(pki.create_ca(), {}, 1))
     status, rows = examine(write_config(security=paths))
-    assert (status, verdict(rows, "tls")) == (1, "fails")
+    assert (status, verdict(rows, "tls"), verdict(rows, "revocations")) == (1, "fails", "fails")
+    assert "of another authority" not in rows["certificate"]["host"]
 
     certificate.unlink()
     status, rows = examine(write_config(security=paths))

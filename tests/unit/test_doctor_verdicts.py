@@ -413,6 +413,14 @@ def test_configuration(path: Path, mode: int | None, trouble: str, holds_key: bo
     assert service.judge_configuration(path, mode, trouble, holds_key=holds_key).verdict is verdict
 
 
+def test_a_list_of_revoked_certificates_counts_though_it_is_old() -> None:
+    now = datetime(2026, 1, 15, tzinfo=UTC)
+    fresh = service.judge_revocations(3, now + timedelta(days=1), now)
+    assert (fresh.verdict, fresh.host) == (OK, "3 certificates revoked, until 2026-01-16")
+    assert service.judge_revocations(3, None, now).verdict is OK
+    assert service.judge_revocations(3, now - timedelta(days=1), now).verdict is GAP
+
+
 def test_absent_certificates_fail_what_is_configured() -> None:
     assert service.judge_absence("key", "none", Path("/c"), configured=True).verdict is FAILS
     assert service.judge_absence("key", "none", Path("/c"), configured=False).verdict is GAP

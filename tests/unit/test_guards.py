@@ -15,6 +15,15 @@ from hyperframe.frame import DataFrame, Frame, HeadersFrame, PingFrame, RstStrea
 from joblet.server.guards import Allowance, Guarded, cost_of
 from joblet.server.listener import Reports, most_connections
 
+
+def _admit(connection: Guarded, tls: object) -> None:
+    return None
+
+
+def _forget(connection: Guarded) -> None:
+    pass
+
+
 REQUEST = [(":method", "POST"), (":path", "/x/y"), (":scheme", "https"), (":authority", "localhost")]
 
 
@@ -101,7 +110,7 @@ class _Client:
         self.ended: list[str] = []
         self.wire = _Wire()
         server = grpclib.server.Server([])
-        self.guarded = Guarded(server, lambda peer, reason, details: self.ended.append(reason), lambda: None)
+        self.guarded = Guarded(server, lambda peer, reason, details: self.ended.append(reason), _admit, _forget)
         self.guarded.connection_made(self.wire)
         self.h2 = H2Connection(H2Configuration(client_side=True))
         self.h2.initiate_connection()
@@ -159,6 +168,6 @@ async def test_unknown_frames_are_ignored(client: _Client) -> None:
 
 async def test_a_connection_without_a_handshake_leaves_nothing() -> None:
     server = grpclib.server.Server([])
-    protocols = [Guarded(server, lambda *_: None, lambda: None) for _ in range(5)]
+    protocols = [Guarded(server, lambda *_: None, _admit, _forget) for _ in range(5)]
     assert not any(protocol.made for protocol in protocols)
     assert not server._handlers

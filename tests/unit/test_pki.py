@@ -231,7 +231,8 @@ def test_command_line(tmp_path: Path) -> None:
     made = joblet("certs", "issue", "alice", "--role", "viewer", "--dir", folder, "--days", 7)
     assert (made.returncode, made.stderr) == (0, "")
     assert sorted(path.name for path in folder.iterdir()) == [
-        *("alice-cert.pem", "alice-key.pem", "ca-cert.pem", "ca-key.pem", "server-cert.pem", "server-key.pem")
+        *("alice-cert.pem", "alice-key.pem", "ca-cert.pem", "ca-key.pem"),
+        *("issued.jsonl", "server-cert.pem", "server-key.pem"),
     ]
     alice = pki.load(folder, "alice").certificate
     assert timedelta(days=6) < alice.not_valid_after_utc - datetime.now(UTC) <= timedelta(days=7)

@@ -16,6 +16,7 @@ from joblet.client._download import Downloaded
 from joblet.client._exec_calls import ExecChunk, ExecOutput, ExecSession
 from joblet.client._file_calls import FileEntry
 from joblet.client._log_calls import LogChunk
+from joblet.client._validity import Validity
 from joblet.client._workflow_calls import Workflow
 from joblet.client.client import Client, Job
 from joblet.client.config import ClientConfig
@@ -92,6 +93,7 @@ __all__ = [
     "Unavailable",
     "Unimplemented",
     "UsageSample",
+    "Validity",
     "Workflow",
     "WorkflowFile",
     "WorkflowInfo",

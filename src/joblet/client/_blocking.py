@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import aclosing
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
+from joblet.client._validity import Validity
 from joblet.client.client import Client as AsyncClient
 from joblet.client.config import ClientConfig
 from joblet.client.errors import Cancelled
@@ -36,6 +37,11 @@ class Blocking:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
+
+    @property
+    def validities(self) -> Mapping[str, Validity]:
+        """How long certificates are valid: of the `client`, and of the `server` while there is a connection to it."""
+        return self._client.validities
 
     def close(self) -> None:
         """End the connection and every call on it."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -13,8 +13,10 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from joblet.client._channel import JobletChannel
 from joblet.client._patience import Patience
+from joblet.client._tls import read_pem
+from joblet.client._validity import Validity, of_der, of_pem
 from joblet.client.config import ClientConfig
-from joblet.client.errors import DeadlineExceeded, InvalidArgument, JobletError, from_status
+from joblet.client.errors import DeadlineExceeded, InvalidArgument, JobletError, SettingsError, from_status
 from joblet.proto import joblet as pb
 
 T = TypeVar("T")
@@ -56,6 +58,15 @@ class Calls:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def validities(self) -> Mapping[str, Validity]:
+        """How long certificates are valid: of the `client`, and of the `server` while there is a connection to it."""
+        own = None
+        with suppress(SettingsError):
+            own = of_pem(read_pem(self.config.cert, "client certificate"))
+        server = of_der(self._channel.server_certificate) if self._channel is not None else None
+        return {whose: found for whose, found in (("client", own), ("server", server)) if found is not None}
 
     def close(self) -> None:
         """End the connection and every call on it."""

@@ -48,6 +48,11 @@ class JobletChannel(Channel):
         )
         self._settings = config
 
+    @property
+    def server_certificate(self) -> bytes:
+        """What the server has shown on the latest connection, DER; empty before there was one."""
+        return cast(_Protocol, self._protocol).certificate if self._protocol is not None else b""
+
     def explain(self, error: StreamTerminatedError | None = None) -> JobletError:
         """Why a call on the latest connection was broken off."""
         protocol = cast("_Protocol | None", self._protocol)
@@ -98,6 +103,8 @@ class _Protocol(H2Protocol):
     """whether the server has sent anything"""
     agreed = False
     """whether the server has agreed to HTTP/2"""
+    certificate = b""
+    """what the server has shown, DER"""
 
     @property
     def lost(self) -> bool:
@@ -106,7 +113,9 @@ class _Protocol(H2Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         tls = transport.get_extra_info("ssl_object")
-        self.agreed = tls is not None and tls.selected_alpn_protocol() == "h2"
+        if tls is not None:
+            self.agreed = tls.selected_alpn_protocol() == "h2"
+            self.certificate = tls.getpeercert(binary_form=True)
         super().connection_made(Corked(cast(asyncio.Transport, transport)))
         self.processor.processors[StreamReset] = self._on_reset
 

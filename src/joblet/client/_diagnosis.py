@@ -13,13 +13,14 @@ from joblet.client.config import ClientConfig, is_pem
 from joblet.client.errors import CertificateRejected, ConnectionFailed, ConnectionLost, SettingsError
 
 _ALERT = re.compile(r"(?:TLSV1|SSLV3|TLSV13)_ALERT_(\w+)")
+_UNKNOWN = "the server does not know the CA of the client certificate: have another one issued by the server's CA"
 _ALERTS = {
     "CERTIFICATE_EXPIRED": "certificate has expired",
-    "UNKNOWN_CA": "the server does not know the CA of the client certificate",
+    "UNKNOWN_CA": _UNKNOWN,
     "BAD_CERTIFICATE": "the server finds the client certificate bad",
-    "DECRYPT_ERROR": "the server does not know the CA of the client certificate",
+    "DECRYPT_ERROR": _UNKNOWN,
     "UNSUPPORTED_CERTIFICATE": "the server does not accept this kind of client certificate",
-    "CERTIFICATE_REVOKED": "the client certificate is revoked",
+    "CERTIFICATE_REVOKED": "the client certificate is revoked: have another one issued",
     "CERTIFICATE_UNKNOWN": "the server does not accept the client certificate",
     "CERTIFICATE_REQUIRED": "the server requires a client certificate",
     "ACCESS_DENIED": "the server does not accept the client certificate",
@@ -99,16 +100,17 @@ def explain_own_certificate(config: ClientConfig) -> CertificateRejected | None:
             continue
         return None
     return CertificateRejected(
-        f"certificate verify failed: client certificate{_file(config.cert)} is not signed by the CA{_file(config.ca)}"
+        f"certificate verify failed: client certificate{_file(config.cert)} is not signed by the CA{_file(config.ca)}: "
+        "have one issued by the server's CA"
     )
 
 
 def _explain_server_certificate(error: ssl.SSLCertVerificationError, config: ClientConfig) -> CertificateRejected:
     text = error.verify_message.rstrip(".")
     if error.verify_code in _UNTRUSTED:
-        text = f"the server's certificate is not signed by the CA{_file(config.ca)}"
+        text = f"the server's certificate is not signed by the CA{_file(config.ca)}: get the server's CA certificate"
     elif error.verify_code == _EXPIRED:
-        text += " (the server's)"
+        text += " (the server's): have it renewed there (joblet certs renew server)"
     return CertificateRejected(f"certificate verify failed: {text}")
 
 

@@ -68,12 +68,12 @@ def client_config(
 
 
 def find_admin(directory: Path, ca: str) -> tuple[Path, Path]:
-    """Certificate and key of an admin that authority `ca` issued and that holds today.
+    """Certificate and key of an admin that an authority of `ca` issued and that holds today.
 
     Raises SettingsError.
     """
     try:
-        authority = pki.read_certificate(ca)
+        authorities = pki.read_certificates(ca)
         candidates = sorted(directory.glob(f"*{_SUFFIX}"))
     except (pki.PkiError, OSError) as error:
         raise SettingsError(f"no client certificate: {error}") from None
@@ -85,7 +85,8 @@ def find_admin(directory: Path, ca: str) -> tuple[Path, Path]:
             continue
         units = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
         is_admin = [str(unit.value).lower() for unit in units] == [pki.Role.ADMIN.value]
-        holds = not pki.has_expired(certificate) and pki.is_issued_by(certificate, authority)
+        ours = any(pki.is_issued_by(certificate, authority) for authority in authorities)
+        holds = ours and not pki.has_expired(certificate)
         if is_admin and holds and os.access(key, os.R_OK):
             return path, key
     raise SettingsError(

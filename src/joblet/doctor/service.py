@@ -14,8 +14,9 @@ from joblet import config, pki
 from joblet.config import ConfigError
 from joblet.doctor.context import Context, existing
 from joblet.doctor.report import AS_ROOT, Checks, Row, Verdict, unknown
+from joblet.revocation import Revocations
 from joblet.server.settings import policy
-from joblet.server.tls import server_context
+from joblet.server.tls import read_authorities, read_revocations, server_context
 
 _SOON = timedelta(days=30)
 _PATIENCE = 5.0
@@ -93,7 +94,33 @@ def _certificates(context: Context) -> list[Row]:
     ]
     if len(paths) == 3 and not any(os.path.lexists(path) for path in paths) and os.access(existing(paths[0]), os.X_OK):
         return [judge_absence("certificates", f"none in {paths[0].parent}", paths[0].parent, context.configured)]
-    return [_certificate(context, "caCert"), _certificate(context, "serverCert"), _key(context)]
+    rows = [_certificate(context, "caCert"), _certificate(context, "serverCert"), _key(context)]
+    return [*rows, *_revocations(context)]
+
+
+def _revocations(context: Context) -> list[Row]:
+    """Nothing where no list is asked for, or what it is to be judged by is in rows of its own."""
+    security, base = context.config.security, _base(context)
+    use = "tells which clients may not connect any more"
+    try:
+        read = read_revocations(security, base, read_authorities(security, base))
+    except ConfigError as error:
+        if not str(error).startswith("security.revocationList"):
+            return []
+        advice = "The server does not start with it: copy the list again, or write it anew with joblet certs revoke."
+        return [Row("revocations", str(error), use, Verdict.FAILS, advice)]
+    if read == Revocations():
+        return []
+    return [judge_revocations(len(read.revoked), read.until, datetime.now(UTC))]
+
+
+def judge_revocations(count: int, until: datetime | None, now: datetime) -> Row:
+    """`until` is when the list wants to be replaced."""
+    use = "tells which clients may not connect any more"
+    host = f"{count} certificates revoked" + (f", until {until:%Y-%m-%d}" if until else "")
+    if until and now > until:
+        return Row("revocations", host, use, Verdict.GAP, "It still counts; have its authority write a newer one.")
+    return Row("revocations", host, use)
 
 
 def judge_absence(label: str, host: str, directory: Path, configured: bool) -> Row:
@@ -112,14 +139,14 @@ def _certificate(context: Context, setting: str) -> Row:
     try:
         certificate = pki.read_certificate(source)
         issuer = context.config.security.caCert
-        authority = pki.read_certificate(issuer if config.is_pem(issuer) else base / issuer)
+        authorities = pki.read_certificates(issuer if config.is_pem(issuer) else base / issuer)
     except pki.PkiError as error:
         advice = "Restore the file, or make another with joblet certs init."
         return Row(label, str(error), _CERTIFICATE_USE[label], Verdict.FAILS, advice)
     found = Certificate(
         certificate.not_valid_before_utc,
         certificate.not_valid_after_utc,
-        setting == "caCert" or pki.is_issued_by(certificate, authority),
+        setting == "caCert" or any(pki.is_issued_by(certificate, authority) for authority in authorities),
     )
     return judge_certificate(label, name, found, datetime.now(UTC))
 
@@ -129,7 +156,7 @@ _CERTIFICATE_USE = {"authority": "tells whose clients may connect", "certificate
 
 def judge_certificate(label: str, name: str, found: Certificate, now: datetime) -> Row:
     use = _CERTIFICATE_USE[label]
-    renew = "Make a new authority" if label == "authority" else "Renew it with joblet certs init --force"
+    renew = "Make a new authority: joblet certs rotate-ca" if label == "authority" else "Run joblet certs renew server"
     host = f"{name}, until {found.end:%Y-%m-%d}"
     if now > found.end:
         return Row(label, f"{name}, expired on {found.end:%Y-%m-%d}", use, Verdict.FAILS, f"{renew}.")

@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ from joblet.log import fields
 from joblet.logs import LogHub
 from joblet.retention import Janitor
 from joblet.runner import Runner
+from joblet.server.certificates import Certificates
 from joblet.server.descriptors import Descriptors
 from joblet.server.exec_session import Commands
 from joblet.server.files import FileService
@@ -50,7 +50,6 @@ from joblet.server.state import (
     settle_strangers,
     settle_uploads,
 )
-from joblet.server.tls import server_context
 from joblet.server.workflows import JobService
 from joblet.store import Events, Workflows
 from joblet.upload_sessions import UploadSessions
@@ -96,10 +95,13 @@ def serve(config_path: Path) -> int:
 
 async def _serve(settings: Config, config_path: Path) -> None:
     base = config_path.parent
-    tls = server_context(settings.security, base)
+    certificates = Certificates(settings.security, base)
     descriptors = raise_descriptor_limit()
     stop = _stop_signals()
     async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(certificates.close)
+        certificates.start()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, certificates.reload)
         state_dir = stack.enter_context(hold(settings.state_dir(base)))
         store = open_store(state_dir)
         stack.push_async_callback(store.close)
@@ -142,7 +144,7 @@ async def _serve(settings: Config, config_path: Path) -> None:
         monitoring = MonitoringService(runner, executor)
         server = _grpc_server(settings, [joblet_service, job_service, session_service, file_service, monitoring])
         gate = Gate(server, settings.grpc.maxRecvMsgSize, roles(settings), Scope(store, workflows))
-        address = _listen(server, settings, tls, descriptors)
+        address = _listen(server, settings, certificates, descriptors)
         log.info(
             "server accepting connections",
             extra=fields(address=address[0], port=address[1], version=__version__, stateDir=str(state_dir)),
@@ -196,7 +198,7 @@ def _grpc_server(settings: Config, services: Sequence[IServable]) -> Server:
     return server
 
 
-def _listen(server: Server, settings: Config, tls: ssl.SSLContext, descriptors: int) -> tuple[str, int]:
+def _listen(server: Server, settings: Config, certificates: Certificates, descriptors: int) -> tuple[str, int]:
     host, port = settings.server.address, settings.server.port
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -210,7 +212,7 @@ def _listen(server: Server, settings: Config, tls: ssl.SSLContext, descriptors: 
             "the limit of open files allows fewer connections than grpc.maxConnections",
             extra=fields(connections=most, maxConnections=wanted, openFiles=descriptors),
         )
-    Listener(server, listening, tls, most).start()
+    Listener(server, listening, certificates, most).start()
     name = listening.getsockname()
     return name[0], name[1]
 

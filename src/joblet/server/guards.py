@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import ssl
 import struct
 import termios
 import time
@@ -16,7 +17,8 @@ from asyncio import BaseTransport, TimerHandle, Transport
 from collections.abc import Callable
 from typing import cast
 
-from grpclib.protocol import Connection, EventsProcessor, H2Protocol
+from grpclib.exceptions import GRPCError
+from grpclib.protocol import Connection, EventsProcessor, H2Protocol, Peer
 from grpclib.protocol import Stream as H2Stream
 from grpclib.server import Server
 from h2.connection import H2Connection
@@ -27,6 +29,7 @@ from h2.settings import SettingCodes
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame, SettingsFrame
 
 from joblet.corked import Corked
+from joblet.errors import JobletError
 
 FIRST_WORD_SECONDS = 10.0
 """from the TLS handshake to the client's first frame; and all the time there is for one that shows no certificate"""
@@ -40,6 +43,7 @@ _UNREAD_MOST = 256 << 10
 """bytes that count for a client's slowness"""
 _HEADERS_MOST = 64 << 10
 """bytes of headers that have not ended: those of a call are a few hundred"""
+_REFUSED = "client certificate refused"
 _SMALL = 16
 """bytes; a request is not sent in pieces smaller than that"""
 
@@ -102,6 +106,13 @@ class _H2(H2Connection):
         return super()._receive_frame(frame)
 
 
+class Client(Peer):
+    """Who is at the other end, as the calls of a connection see it."""
+
+    refusal: JobletError | None = None
+    """why its calls are not served"""
+
+
 class _Connection(Connection):
     """Tells a client that is slow from one that is gone.
 
@@ -111,12 +122,19 @@ class _Connection(Connection):
     """
 
     give_up: Callable[[str, str], None]
+    refusal: JobletError | None = None
     _pending = 0
     _sent_before = 0
 
     def __init__(self, h2: _H2, transport: Transport, server: Server, allowance: Allowance) -> None:
         super().__init__(h2, transport, config=server._config)
         self._allowance = allowance
+
+    def get_peer(self) -> Client:
+        """The client, as it is to be served at this moment."""
+        client = Client(self._transport)
+        client.refusal = self.refusal
+        return client
 
     def headers_send_process(self) -> None:
         super().headers_send_process()
@@ -194,9 +212,19 @@ class Guarded(H2Protocol):
 
     connection: _Connection
 
-    def __init__(self, server: Server, on_guard: Callable[[str, str, str], None], on_lost: Callable[[], None]) -> None:
-        """`on_guard` is told the peer, why the connection is ended and the details; `on_lost` that it is no more."""
+    def __init__(
+        self,
+        server: Server,
+        on_guard: Callable[[str, str, str], None],
+        on_made: Callable[[Guarded, ssl.SSLObject], JobletError | None],
+        on_lost: Callable[[Guarded], None],
+    ) -> None:
+        """`on_guard` is told the peer, why the connection is ended and the details; `on_lost` that it is no more.
+
+        `on_made` is told of the handshake's end, and gives the reason why the client is not to be served, or none.
+        """
         self._server = server
+        self._on_made = on_made
         self._on_guard = on_guard
         self._on_lost = on_lost
         self.made = False
@@ -225,6 +253,19 @@ class Guarded(H2Protocol):
         connection.initialize()
         self.processor = _Processor(self.handler, connection)
         self._timer = asyncio.get_running_loop().call_later(FIRST_WORD_SECONDS, self._on_first_seconds)
+        connection.refusal = self._on_made(self, transport.get_extra_info("ssl_object"))
+
+    def refuse(self, reason: JobletError) -> None:
+        """Serve the client no more: its calls end with this reason, and the connection once that could be read."""
+        if self._ended:
+            return
+        self.connection.refusal = reason
+        for stream in self.processor.streams.values():
+            if stream.wrapper is not None:  # else its task has not begun, and will meet the refusal
+                stream.wrapper.cancel(GRPCError(reason.status, str(reason)))
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(_FAREWELL_SECONDS, self._end, _REFUSED, str(reason))
 
     def data_received(self, data: bytes) -> None:
         if self._ended:
@@ -255,7 +296,7 @@ class Guarded(H2Protocol):
         self._ended = True
         self.processor.close(reason="Connection lost")
         del self._h2.judge, self.connection.give_up  # cycles, which would outlive the connection for a while
-        self._on_lost()
+        self._on_lost(self)
 
     def _judge(self, frame: Frame) -> None:
         cost = cost_of(frame)
@@ -277,6 +318,8 @@ class Guarded(H2Protocol):
             self._end(f"no request within {FIRST_WORD_SECONDS:.0f}s of the handshake")
         elif not self._transport.get_extra_info("peercert"):
             self._end(f"no client certificate, for which there are {FIRST_WORD_SECONDS:.0f}s")
+        elif self.connection.refusal:
+            self._end(_REFUSED, str(self.connection.refusal))
 
     def _end(self, reason: str, details: str = "") -> None:
         """End the connection, with what h2 has to say to the client, if it reads."""

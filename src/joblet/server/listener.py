@@ -16,6 +16,7 @@ from pathlib import Path
 from grpclib.server import Server
 
 from joblet.log import fields
+from joblet.server.certificates import Certificates
 from joblet.server.guards import Guarded
 
 log = logging.getLogger(__name__)
@@ -71,11 +72,11 @@ class Listener:
     turned away when there is none left: else it would wait in the queue, and the queue would wake us without end.
     """
 
-    def __init__(self, server: Server, listening: socket.socket, tls: ssl.SSLContext, most: int) -> None:
+    def __init__(self, server: Server, listening: socket.socket, certificates: Certificates, most: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._server = server
         self._listening = listening
-        self._tls = tls
+        self._certificates = certificates
         self._most = most
         self._count = 0
         self._handshakes: set[asyncio.Task[None]] = set()
@@ -152,12 +153,12 @@ class Listener:
             self._resuming = self._loop.call_later(_PAUSE_SECONDS, self._resume)
 
     async def _shake_hands(self, client: socket.socket, address: tuple[object, ...]) -> None:
-        protocol = Guarded(self._server, self._on_guard, self._on_lost)
+        protocol = Guarded(self._server, self._on_guard, self._certificates.join, self._on_lost)
         try:
             await self._loop.connect_accepted_socket(
                 lambda: protocol,
                 client,
-                ssl=self._tls,
+                ssl=self._certificates.context,
                 ssl_handshake_timeout=_HANDSHAKE_SECONDS,
                 ssl_shutdown_timeout=_FAREWELL_SECONDS,
             )
@@ -174,8 +175,9 @@ class Listener:
     def _on_guard(self, peer: str, reason: str, details: str) -> None:
         self._reports.tell(f"connection ended: {reason}", peer=peer, **({"details": details} if details else {}))
 
-    def _on_lost(self) -> None:
+    def _on_lost(self, connection: Guarded) -> None:
         self._count -= 1
+        self._certificates.leave(connection)
 
 
 def _shown(address: tuple[object, ...]) -> str:

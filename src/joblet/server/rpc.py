@@ -7,7 +7,7 @@ import errno
 import logging
 from collections.abc import Mapping
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import betterproto2
 import grpclib.server
@@ -22,6 +22,7 @@ from joblet.errors import InvalidArgument, JobletError, ShuttingDown, TooLarge
 from joblet.log import fields
 from joblet.server import auth
 from joblet.server.descriptors import Descriptors
+from joblet.server.guards import Client
 from joblet.server.scope import Scope
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ class Gate:
             if self._closing:
                 raise ShuttingDown
             who = auth.identify(event.peer.cert(), self._roles)
+            if refusal := cast(Client, event.peer).refusal:
+                raise refusal.with_traceback(None)
             auth.authorise(who, event.method_name, self._roles)
         except JobletError as error:
             name, role = (who.name, who.role) if who else ("", "")
