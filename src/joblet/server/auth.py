@@ -16,7 +16,7 @@ _READ = frozenset(
         *("health", "reflection"),
     }
 )
-_WRITE = frozenset(
+WRITE = frozenset(
     {
         *("run_job", "stop_job", "set_job_timeout", "delete_job", "delete_all_jobs"),
         *("pause_job", "resume_job", "send_job_input", "exec_in_job", "upload_files", "read_files"),
@@ -24,7 +24,9 @@ _WRITE = frozenset(
     }
 )
 
-ROLES: Mapping[str, frozenset[str]] = {"admin": _READ | _WRITE, "viewer": _READ}
+"""the operations that change something"""
+
+ROLES: Mapping[str, frozenset[str]] = {"admin": _READ | WRITE, "viewer": _READ}
 """The operations of each role. What is not here is denied."""
 
 OPERATIONS: Mapping[str, str] = {
@@ -68,6 +70,8 @@ class Caller:
     """CN"""
     role: str
     """`admin`, `viewer` or `unknown`"""
+    serial: str = ""
+    """of the certificate, in hexadecimal digits"""
 
 
 caller: contextvars.ContextVar[Caller] = contextvars.ContextVar("caller")
@@ -88,7 +92,7 @@ def identify(certificate: Mapping[str, Any] | None) -> Caller:
             names.setdefault(key, []).append(value)
     units = [unit.lower() for unit in names.get("organizationalUnitName", ())]
     role = units[0] if len(units) == 1 and units[0] in ROLES else "unknown"
-    return Caller(names.get("commonName", [""])[0], role)
+    return Caller(names.get("commonName", [""])[0], role, certificate.get("serialNumber", ""))
 
 
 def authorise(who: Caller, method: str) -> None:

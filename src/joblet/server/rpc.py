@@ -19,6 +19,7 @@ from grpclib.metadata import encode_grpc_message
 from joblet.errors import InvalidArgument, JobletError, ShuttingDown, TooLarge
 from joblet.log import fields
 from joblet.server import auth
+from joblet.server.audit import Audit
 from joblet.server.descriptors import Descriptors
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ class Codec(CodecBase):
 class Gate:
     """Stands before every handler of a server. The mutable state is the calls under way."""
 
-    def __init__(self, server: grpclib.server.Server, max_receive: int) -> None:
+    def __init__(self, server: grpclib.server.Server, max_receive: int, audit: Audit) -> None:
+        self._audit = audit
         self._max_receive = max_receive
         self._calls: set[asyncio.Task[Any]] = set()
         self._closing = False
@@ -97,9 +99,16 @@ class Gate:
                 "call refused",
                 extra=fields(method=event.method_name, client=name, role=role, peer=_peer(event), error=str(error)),
             )
+            if who is not None and (call := self._audit.call(who, _peer(event), event.method_name)) is not None:
+                event.method_func = self._guard(call.denied(error), event.method_name)
+                return
+            if who is None:
+                self._audit.tell_sparingly("unidentified", allowed=False, peer=_peer(event), reason=str(error))
             raise GRPCError(error.status, fitting(str(error))) from None
         auth.caller.set(who)
         event.method_func = self._guard(event.method_func, event.method_name)
+        if (call := self._audit.call(who, _peer(event), event.method_name)) is not None:
+            event.method_func = call.around(event.method_func)
 
     def _guard(self, method: IServerMethodFunc, name: str) -> IServerMethodFunc:
         async def guarded(stream: grpclib.server.Stream[Any, Any]) -> None:
