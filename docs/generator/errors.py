@@ -91,6 +91,7 @@ OF_SERVER = {
     ),
     "StoreFull": "Make room on the disk of `server.stateDir`: `rnx delete`, `retention`.",
     "LogMissing": "Nothing brings it back; whoever removes files below the state directory takes them from jobs.",
+    "AuditUnwritable": "Make room on the disk of `audit.file`, or repair it. Nothing needs a restart.",
     "NoRoom": "Make room on that disk: `rnx delete`, `retention`. Nothing needs a restart.",
     "DiskUnusable": "Stop the server, repair the disk (it may have become read-only), start the server.",
     "StoreDamaged": "Do what the sentence says; `joblet backup` makes such copies while the server runs.",

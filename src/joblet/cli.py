@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from joblet import __version__, certs_cli, command_line
+from joblet import __version__, audit_cli, certs_cli, command_line
 
 
 class _Program(command_line.Group):
@@ -26,6 +26,7 @@ app = typer.Typer(
     help="Run commands on this Linux host as isolated jobs, for clients over mutual TLS.",
 )
 app.add_typer(certs_cli.app, name="certs")
+app.add_typer(audit_cli.app, name="audit")
 
 Config = Annotated[Path, typer.Option("--config", help="The configuration file.")]
 DEFAULT_CONFIG = Path("/opt/joblet/joblet-config.yml")

@@ -243,6 +243,19 @@ class LoggingSection(_Section):
     """lines for people, or a JSON object each"""
 
 
+class AuditSection(_Section):
+    """Who asked for what, and what came of it: a log whose lines are chained, so that none is changed unseen."""
+
+    file: str = "audit.log"
+    """relative to `server.stateDir`; empty for none"""
+    reads: bool = True
+    """whether calls are recorded that change nothing; those that are denied always are"""
+    maxSize: int = Field(default=64, ge=1, le=MAX_INT32)
+    """MB, after which another file is begun"""
+    keep: int = Field(default=16, ge=0, le=MAX_INT32)
+    """former files, the newest; 0 is all"""
+
+
 class Config(_Section):
     """The whole file."""
 
@@ -255,6 +268,7 @@ class Config(_Section):
     server: ServerSection = ServerSection()
     security: SecuritySection = SecuritySection()
     logging: LoggingSection = LoggingSection()
+    audit: AuditSection = AuditSection()
 
     @model_validator(mode="after")
     def _roles_are_whole(self) -> Self:
@@ -272,6 +286,10 @@ class Config(_Section):
     def state_dir(self, base: Path) -> Path:
         """The state directory; a relative one is relative to the file in directory `base`."""
         return base / self.server.stateDir
+
+    def audit_file(self, state_dir: Path) -> Path | None:
+        """The audit log that is written, if any."""
+        return state_dir / self.audit.file if self.audit.file else None
 
 
 def is_pem(value: str) -> bool:

@@ -397,6 +397,15 @@ class ShuttingDown(JobletError):
         super().__init__("server is shutting down")
 
 
+class AuditUnwritable(JobletError):
+    """The audit log takes no line, so nothing is done that it would have to tell of. Jobs can be stopped."""
+
+    status = Status.UNAVAILABLE
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"audit log cannot be written ({why}), so nothing was changed; stopping jobs is possible")
+
+
 class TooLarge(JobletError):
     """A message is over the configured size."""
 

@@ -31,6 +31,23 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
             "systemctl stop joblet && joblet restore /var/backups/joblet.db",
         ),
     ),
+    "audit": (
+        ("whether the log of who asked for what is as it was written", "joblet audit verify"),
+        ("who ran job 17, and why it ended", "joblet audit show --job 17"),
+    ),
+    "audit verify": (
+        ("the log of this server, with all its files", "joblet audit verify"),
+        ("copies of it on another machine", "joblet audit verify audit.log.000000000001 audit.log"),
+        (
+            "that a line told of before is still there, whatever root has done since",
+            "joblet audit verify --expect 4711:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
+        ),
+    ),
+    "audit show": (
+        ("who ran job 17, and why it ended", "joblet audit show --job 17"),
+        ("what was denied since yesterday", "joblet audit show --denied --since 1d"),
+        ("all that alice asked for, for programs", "joblet audit show --client alice --json"),
+    ),
     "certs": (
         ("an authority and a server's certificate", "joblet certs init --host prod.example.com"),
         ("a client's, whose role is in it", "joblet certs issue alice --role admin"),

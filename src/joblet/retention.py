@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
 
 from joblet import clock
@@ -92,6 +92,8 @@ class Janitor:
         self._retention = retention
         self._clock = clock.SteadyClock()
         self._clock.on_set = _tell_of_clock
+        self.on_deleted: Callable[[str, int], None] = lambda kind, number: None
+        """told of each `job` or `workflow` that goes by age, number or size, by its id"""
         self._news = asyncio.Event()
         self._removing: set[asyncio.Task[object]] = set()
         self._task = asyncio.create_task(self._run(), name="janitor")
@@ -179,6 +181,7 @@ class Janitor:
                 if not any(map(self._hub.is_read, await self._workflows.job_ids(workflow_id))):
                     with contextlib.suppress(WorkflowNotFound, WorkflowNotEnded):  # deleted, or tried again, meanwhile
                         await self.delete_workflow(str(workflow_id))
+                        self.on_deleted("workflow", workflow_id)
                         removed += 1
             if len(going) < len(batch):
                 break
@@ -199,6 +202,7 @@ class Janitor:
             for ended_at, job_id, job_size in going:
                 after, count, size = (ended_at, job_id), count - 1, size - job_size
                 if not self._hub.is_read(job_id) and await self._store.delete(job_id):
+                    self.on_deleted("job", job_id)
                     await self._remove(job_id)
                     removed += 1
             if len(going) < len(batch):

@@ -52,11 +52,13 @@ class Runner:
         self._accepting: set[asyncio.Task[Live]] = set()
         self._scheduling = 0
         """scheduled jobs that are being accepted"""
-        self._recurrences = Recurrences(self._around, self._runs_of, self._start)
+        self._recurrences = Recurrences(self._around, self._runs_of, self._begin)
         self._changing: set[asyncio.Task[None]] = set()
         self._host_error: HostUnable | None = None
         self.on_end: Callable[[Job], None] = lambda job: None
         """told of every job whose final state has been stored"""
+        self.on_made: Callable[[Job], None] = lambda job: None
+        """told of every job that a schedule, a workflow or an earlier attempt has made, once it is stored"""
 
     async def probe(self) -> None:
         """Find out whether the host can isolate and limit jobs; until it can, new jobs are refused."""
@@ -149,6 +151,8 @@ class Runner:
                 room.leave()
         if not new:  # the same key came twice at the same time
             return self._again(job, order)
+        if job.part is not None:
+            self.on_made(job)
         live = self._start(job, reserved=state is State.PENDING)
         room.leave()
         log.info("job accepted", extra=fields(jobId=job.id, status=job.state, command=shown(job), owner=owner))
@@ -306,6 +310,11 @@ class Runner:
             task.cancel()
         await asyncio.gather(*tasks, *(job.leave() for job in live), return_exceptions=True)
 
+    def _begin(self, job: Job) -> Live:
+        """Let a job live that was made by no order of its own."""
+        self.on_made(job)
+        return self._start(job)
+
     def _start(self, job: Job, found: Found | None = None, *, reserved: bool = False) -> Live:
         live = self._live[job.id] = Live(job, self._around)
         self.quotas.add(job.owner, need_of(job.limits, job.schedule))
@@ -341,7 +350,7 @@ class Runner:
         if live.following is not None and not self._around.closing:
             at = clock.rfc3339(live.following.scheduled_at)
             log.info("job is run again", extra=fields(jobId=live.following.id, retryOf=live.job.id, at=at))
-            self._start(live.following)
+            self._begin(live.following)
         self.quotas.give_back(live.job.owner, need_of(live.job.limits, live.job.schedule))
         live.launched.set()
         live.ended.set()

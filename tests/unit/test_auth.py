@@ -262,9 +262,11 @@ def handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> ssl.SSLObject:
 def test_a_client_is_who_its_certificate_says(
     ca: pki.KeyPair, security: SecuritySection, tmp_path: Path, role: pki.Role
 ) -> None:
-    client = client_context(ca, tmp_path, pki.issue_client(ca, "alice", role))
+    pair = pki.issue_client(ca, "alice", role)
+    client = client_context(ca, tmp_path, pair)
     connection = handshake(server_context(security, tmp_path), client)
-    assert identify(connection.getpeercert()) == Caller("alice", role.value)
+    serial = f"{pair.certificate.serial_number:X}"
+    assert identify(connection.getpeercert()) == Caller("alice", role.value, serial)
     assert connection.version() == "TLSv1.3"
     assert connection.selected_alpn_protocol() == "h2"
 

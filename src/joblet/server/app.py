@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,10 +26,12 @@ from joblet.config import Config, ConfigError
 from joblet.engine import Engine
 from joblet.errors import HostUnable, StoreFailed
 from joblet.executor.local import LocalExecutor
+from joblet.job import Job
 from joblet.log import fields
 from joblet.logs import LogHub
 from joblet.retention import Janitor
 from joblet.runner import Runner
+from joblet.server.audit import Audit
 from joblet.server.certificates import Certificates
 from joblet.server.descriptors import Descriptors
 from joblet.server.exec_session import Commands
@@ -45,6 +47,7 @@ from joblet.server.state import (
     StartError,
     hold,
     instance,
+    open_audit,
     open_store,
     settle_strange_workflows,
     settle_strangers,
@@ -103,6 +106,10 @@ async def _serve(settings: Config, config_path: Path) -> None:
         certificates.start()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, certificates.reload)
         state_dir = stack.enter_context(hold(settings.state_dir(base)))
+        audit = open_audit(settings, state_dir, config_path)
+        stack.push_async_callback(audit.close)
+        certificates.on_changed = lambda ends: audit.tell("certificates", **ends)
+        stack.callback(audit.tell, "stop")
         store = open_store(state_dir)
         stack.push_async_callback(store.close)
         workflows, events = Workflows(store.database, store.sealer), Events(store.database)
@@ -112,6 +119,7 @@ async def _serve(settings: Config, config_path: Path) -> None:
         stack.callback(executor.close)
         admission = Admission(settings.joblet.maxConcurrentJobs, settings.joblet.maxQueuedJobs)
         runner = Runner(store, executor, admission, hub, policy(settings))
+        runner.on_made, runner.on_end = audit.made, audit.ended
         await events.skip_lost(executor.epoch)
         await settle_strangers(store, executor)
         await settle_strange_workflows(workflows, executor)
@@ -131,7 +139,8 @@ async def _serve(settings: Config, config_path: Path) -> None:
         stack.push_async_callback(upload_sessions.close)
         janitor = Janitor(store, workflows, events, executor, uploads, hub, retention(settings))
         stack.push_async_callback(janitor.close)
-        runner.on_end = janitor.on_end
+        janitor.on_deleted = audit.deleted
+        runner.on_end = _each(audit.ended, janitor.on_end)
         most_steps = _STEPS_PER_SLOT * settings.joblet.maxConcurrentJobs
         engine = Engine(workflows, runner, uploads, most=settings.joblet.maxWorkflows, most_steps=most_steps)
         stack.push_async_callback(engine.close)
@@ -143,8 +152,8 @@ async def _serve(settings: Config, config_path: Path) -> None:
         session_service = SessionService(runner, Commands(runner, executor))
         monitoring = MonitoringService(runner, executor)
         server = _grpc_server(settings, [joblet_service, job_service, session_service, file_service, monitoring])
-        gate = Gate(server, settings.grpc.maxRecvMsgSize, roles(settings), Scope(store, workflows))
-        address = _listen(server, settings, certificates, descriptors)
+        gate = Gate(server, settings.grpc.maxRecvMsgSize, roles(settings), Scope(store, workflows), audit)
+        address = _listen(server, settings, certificates, descriptors, audit)
         log.info(
             "server accepting connections",
             extra=fields(address=address[0], port=address[1], version=__version__, stateDir=str(state_dir)),
@@ -198,7 +207,17 @@ def _grpc_server(settings: Config, services: Sequence[IServable]) -> Server:
     return server
 
 
-def _listen(server: Server, settings: Config, certificates: Certificates, descriptors: int) -> tuple[str, int]:
+def _each(*listeners: Callable[[Job], None]) -> Callable[[Job], None]:
+    def tell(job: Job) -> None:
+        for listener in listeners:
+            listener(job)
+
+    return tell
+
+
+def _listen(
+    server: Server, settings: Config, certificates: Certificates, descriptors: int, audit: Audit
+) -> tuple[str, int]:
     host, port = settings.server.address, settings.server.port
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -212,7 +231,7 @@ def _listen(server: Server, settings: Config, certificates: Certificates, descri
             "the limit of open files allows fewer connections than grpc.maxConnections",
             extra=fields(connections=most, maxConnections=wanted, openFiles=descriptors),
         )
-    Listener(server, listening, certificates, most).start()
+    Listener(server, listening, certificates, most, audit.refused).start()
     name = listening.getsockname()
     return name[0], name[1]
 

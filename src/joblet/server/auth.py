@@ -53,6 +53,8 @@ class Caller:
     """one of those that there are here, or `unknown`"""
     own: bool = False
     """for it there is nothing but what a client of its name has ordered"""
+    serial: str = ""
+    """of the certificate, in hexadecimal digits"""
 
     @property
     def sees(self) -> str | None:
@@ -79,13 +81,14 @@ def identify(certificate: Mapping[str, Any] | None, roles: Mapping[str, Role] = 
             names.setdefault(key, []).append(value)
     called = names.get("commonName", [])
     name = called[0] if called else ""
+    serial = certificate.get("serialNumber", "")
     units = names.get("organizationalUnitName", ())
     # Some letters beyond ASCII have lower forms within it.
     word = units[0].lower() if len(units) == 1 and units[0].isascii() else UNKNOWN
     role = roles.get(word)
     if role is None or (role.by_name and not (len(called) == 1 and is_client_name(name))):
-        return Caller(name, UNKNOWN)
-    return Caller(name, word, role.own)
+        return Caller(name, UNKNOWN, serial=serial)
+    return Caller(name, word, role.own, serial)
 
 
 def authorise(who: Caller, method: str, roles: Mapping[str, Role] = ROLES) -> None:

@@ -51,6 +51,8 @@ class Certificates:
     def __init__(self, security: SecuritySection, base: Path) -> None:
         """Read the files that the configuration in directory `base` names. Raises ConfigError."""
         self._security, self._base = security, base
+        self.on_changed: Callable[[Mapping[str, str]], None] = lambda ends: None
+        """told of the days on which those end that are in use from now on"""
         identity = tls.read_identity(security, base)
         authorities = tls.read_authorities(security, base)
         self._files = _Files(identity, authorities, tls.read_revocations(security, base, authorities))
@@ -144,6 +146,7 @@ class Certificates:
         ends = {name: f"{end:%Y-%m-%d}" for name, end in self.expiries().items()}
         revoked = len(self._files.revocations.revoked)
         log.info("certificates have changed", extra=fields(**ends, revoked=revoked, connectionsEnded=ended))
+        self.on_changed(ends)
         self._warn()
 
     def _read(self, former: _Files) -> tuple[_Files, ssl.SSLContext]:

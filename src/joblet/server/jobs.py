@@ -20,6 +20,7 @@ from joblet.logs.hub import Chunk
 from joblet.order import Order, stop_of
 from joblet.proto import joblet as pb
 from joblet.runner import Runner, parse_id
+from joblet.server.audit import note
 from joblet.server.auth import Caller, caller
 from joblet.server.descriptors import Descriptors
 from joblet.server.log_stream import Teller, pattern_of, shared, view_of
@@ -71,6 +72,7 @@ class JobletService(ClosedAtOnce, pb.JobletServiceBase):
             live = await self._submit_uploaded(order, message.upload_key, caller.get())
         else:
             live = await self._submit(order, files, caller.get())
+        note(job=str(live.job.id))
         if message.wait_for_end:
             await self._hub.until(live.ended)
             return cast(pb.RunJobRes, Encoded(self._answers.encode(self._whole(live.job))))

@@ -11,6 +11,7 @@ import resource
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from grpclib.server import Server
@@ -72,7 +73,16 @@ class Listener:
     turned away when there is none left: else it would wait in the queue, and the queue would wake us without end.
     """
 
-    def __init__(self, server: Server, listening: socket.socket, certificates: Certificates, most: int) -> None:
+    def __init__(
+        self,
+        server: Server,
+        listening: socket.socket,
+        certificates: Certificates,
+        most: int,
+        on_refused: Callable[[str, str], None],
+    ) -> None:
+        """`on_refused` is told the peer of a client whose certificate is refused, and why."""
+        self._on_refused = on_refused
         self._loop = asyncio.get_running_loop()
         self._server = server
         self._listening = listening
@@ -163,6 +173,8 @@ class Listener:
                 ssl_shutdown_timeout=_FAREWELL_SECONDS,
             )
         except ssl.SSLError as error:
+            if isinstance(error, ssl.SSLCertVerificationError):
+                self._on_refused(_shown(address), error.verify_message)
             self._reports.tell(f"TLS handshake failed: {_text(error)}", peer=_shown(address))
         except ConnectionAbortedError:  # what asyncio makes of the time-out
             self._reports.tell(f"no TLS handshake within {_HANDSHAKE_SECONDS:.0f}s", peer=_shown(address))

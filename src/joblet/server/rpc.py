@@ -21,6 +21,7 @@ from joblet.access import Role
 from joblet.errors import InvalidArgument, JobletError, ShuttingDown, TooLarge
 from joblet.log import fields
 from joblet.server import auth
+from joblet.server.audit import Audit
 from joblet.server.descriptors import Descriptors
 from joblet.server.guards import Client
 from joblet.server.scope import Scope
@@ -77,8 +78,14 @@ class Gate:
     """Stands before every handler of a server. The mutable state is the calls under way."""
 
     def __init__(
-        self, server: grpclib.server.Server, max_receive: int, roles: Mapping[str, Role], scope: Scope
+        self,
+        server: grpclib.server.Server,
+        max_receive: int,
+        roles: Mapping[str, Role],
+        scope: Scope,
+        audit: Audit,
     ) -> None:
+        self._audit = audit
         self._max_receive = max_receive
         self._roles = roles
         self._scope = scope
@@ -107,17 +114,25 @@ class Gate:
                 "call refused",
                 extra=fields(method=event.method_name, client=name, role=role, peer=_peer(event), error=str(error)),
             )
+            if who is not None and (call := self._audit.call(who, _peer(event), event.method_name)) is not None:
+                event.method_func = self._guard(call.denied(error), event.method_name, scoped=False)
+                return
+            if who is None:
+                self._audit.tell_sparingly("unidentified", allowed=False, peer=_peer(event), reason=str(error))
             raise GRPCError(error.status, fitting(str(error))) from None
         auth.caller.set(who)
         event.method_func = self._guard(event.method_func, event.method_name)
+        if (call := self._audit.call(who, _peer(event), event.method_name)) is not None:
+            event.method_func = call.around(event.method_func)
 
-    def _guard(self, method: IServerMethodFunc, name: str) -> IServerMethodFunc:
+    def _guard(self, method: IServerMethodFunc, name: str, *, scoped: bool = True) -> IServerMethodFunc:
         async def guarded(stream: grpclib.server.Stream[Any, Any]) -> None:
             task = asyncio.current_task()
             assert task is not None
             self._calls.add(task)
             _bound(stream, self._max_receive)
-            self._scope.bound(stream, auth.caller.get(), name)
+            if scoped:
+                self._scope.bound(stream, auth.caller.get(), name)
             try:
                 await method(stream)
             except JobletError as error:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import logging
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+from joblet import __version__
+from joblet.audit import Trail, TrailError
+from joblet.config import Config
 from joblet.executor.local import LocalExecutor
 from joblet.log import fields
+from joblet.server.audit import Audit
 from joblet.store import Store, Workflows
 from joblet.upload_sessions import UploadSessions
 from joblet.uploads import Uploads
@@ -76,6 +81,31 @@ def open_store(state_dir: Path) -> Store:
         with contextlib.suppress(OSError), open(reserve, "wb", opener=_private) as file:
             os.posix_fallocate(file.fileno(), 0, size)
     return store
+
+
+def open_audit(settings: Config, state_dir: Path, config_path: Path) -> Audit:
+    """The audit log, which begins with what this server is. Raises StartError."""
+    section, path = settings.audit, settings.audit_file(state_dir)
+    try:
+        trail = None if path is None else Trail(path, state_dir, section.maxSize << 20, section.keep)
+        digest = hashlib.sha256(config_path.read_bytes()).hexdigest()
+    except TrailError as error:
+        raise StartError(f"audit log cannot be written: {error}") from None
+    except OSError as error:
+        raise StartError(f"{config_path}: {error.strerror}") from None
+    audit = Audit(trail, reads=section.reads)
+    found = trail.found if trail is not None else None
+    if found is not None and found.fault:
+        log.error("audit log was changed while no server ran", extra=fields(path=str(path), found=found.fault))
+    audit.tell(
+        "start",
+        version=__version__,
+        config=str(config_path),
+        sha256=digest,
+        torn=(found and found.torn) or None,
+        lost=(found and found.lost) or None,
+    )
+    return audit
 
 
 def _free(folder: Path) -> int:

@@ -20,6 +20,7 @@ from joblet.errors import (
 from joblet.proto import joblet as pb
 from joblet.retention import Janitor
 from joblet.runner import Runner, parse_workflow_id
+from joblet.server.audit import note
 from joblet.server.auth import Caller, caller
 from joblet.server.descriptors import Descriptors
 from joblet.server.feed import Feed, Told
@@ -86,6 +87,7 @@ class JobService(ClosedAtOnce, pb.JobServiceBase):
             workflow = await self._submit_uploaded(order, message.upload_key, client)
         else:
             workflow = await self._engine.submit(order, client.name, client.role)
+        note(workflow=str(workflow.id))
         return pb.RunWorkflowResponse(workflow_id=str(workflow.id), status=workflow.state, total_jobs=workflow.total)
 
     async def _submit_uploaded(self, order: WorkflowOrder, key: str, client: Caller) -> Workflow:
