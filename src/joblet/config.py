@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from joblet.clock import parse_duration
 from joblet.order import MAX_INT32
@@ -189,6 +199,36 @@ class LoggingSection(_Section):
     """lines for people, or a JSON object each"""
 
 
+class MetricsSection(_Section):
+    """Figures for Prometheus."""
+
+    listen: str = "none"
+    """where they are told: 127.0.0.1:9464, or unix:/run/joblet/metrics.sock"""
+
+    @field_validator("listen")
+    @classmethod
+    def _for_this_host(cls, value: str) -> str:
+        if value == "unix:":
+            raise ValueError("a path has to follow unix:")
+        if value != "none" and not value.startswith("unix:"):
+            host_and_port(value)
+        return value
+
+
+def host_and_port(value: str) -> tuple[str, int]:
+    """The two of `HOST:PORT` or `[HOST]:PORT`, an address of this host only. Raises ValueError."""
+    host, _, port = value.rpartition(":")
+    try:
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        raise ValueError("write ADDRESS:PORT, such as 127.0.0.1:9464, unix:PATH, or none") from None
+    if not address.is_loopback:
+        raise ValueError("only an address of this host alone, such as 127.0.0.1: nobody is asked there who he is")
+    if not (port.isascii() and port.isdecimal() and int(port[:6]) <= 65535):
+        raise ValueError("the port is 0 (a free one) to 65535")
+    return str(address), int(port)
+
+
 class Config(_Section):
     """The whole file."""
 
@@ -200,6 +240,7 @@ class Config(_Section):
     server: ServerSection = ServerSection()
     security: SecuritySection = SecuritySection()
     logging: LoggingSection = LoggingSection()
+    metrics: MetricsSection = MetricsSection()
 
     def state_dir(self, base: Path) -> Path:
         """The state directory; a relative one is relative to the file in directory `base`."""

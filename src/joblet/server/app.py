@@ -33,6 +33,7 @@ from joblet.retention import Janitor
 from joblet.runner import Runner
 from joblet.server.descriptors import Descriptors
 from joblet.server.exec_session import Commands
+from joblet.server.figures import Parts
 from joblet.server.files import FileService
 from joblet.server.jobs import JobletService
 from joblet.server.listener import Listener, most_connections, raise_descriptor_limit
@@ -49,6 +50,7 @@ from joblet.server.state import (
     settle_strangers,
     settle_uploads,
 )
+from joblet.server.telling import tell_metrics
 from joblet.server.tls import server_context
 from joblet.server.workflows import JobService
 from joblet.store import Events, Workflows
@@ -140,7 +142,13 @@ async def _serve(settings: Config, config_path: Path) -> None:
         monitoring = MonitoringService(runner, executor)
         server = _grpc_server(settings, [joblet_service, job_service, session_service, file_service, monitoring])
         gate = Gate(server, settings.grpc.maxRecvMsgSize)
-        address = _listen(server, settings, tls, descriptors)
+        listener = _listen(server, settings, tls, descriptors)
+        parts = Parts(
+            runner, admission, engine, hub, store.database, gate.measures, listener.measures, executor, state_dir
+        )
+        if settings.metrics.listen != "none":
+            stack.callback(tell_metrics(parts, settings, base))
+        address = listener.address
         log.info(
             "server accepting connections",
             extra=fields(address=address[0], port=address[1], version=__version__, stateDir=str(state_dir)),
@@ -191,7 +199,7 @@ def _grpc_server(settings: Config, services: Sequence[IServable]) -> Server:
     )
 
 
-def _listen(server: Server, settings: Config, tls: ssl.SSLContext, descriptors: int) -> tuple[str, int]:
+def _listen(server: Server, settings: Config, tls: ssl.SSLContext, descriptors: int) -> Listener:
     host, port = settings.server.address, settings.server.port
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -205,9 +213,9 @@ def _listen(server: Server, settings: Config, tls: ssl.SSLContext, descriptors: 
             "the limit of open files allows fewer connections than grpc.maxConnections",
             extra=fields(connections=most, maxConnections=wanted, openFiles=descriptors),
         )
-    Listener(server, listening, tls, most).start()
-    name = listening.getsockname()
-    return name[0], name[1]
+    listener = Listener(server, listening, tls, most)
+    listener.start()
+    return listener
 
 
 def _notify_systemd(state: str) -> None:

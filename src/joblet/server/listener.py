@@ -16,6 +16,7 @@ from pathlib import Path
 from grpclib.server import Server
 
 from joblet.log import fields
+from joblet.measures import ConnectionMeasures
 from joblet.server.guards import Guarded
 
 log = logging.getLogger(__name__)
@@ -77,11 +78,17 @@ class Listener:
         self._listening = listening
         self._tls = tls
         self._most = most
-        self._count = 0
+        self.measures = ConnectionMeasures(most=most)
         self._handshakes: set[asyncio.Task[None]] = set()
         self._reserve = -1
         self._resuming: asyncio.TimerHandle | None = None
         self._reports = Reports()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        name = self._listening.getsockname()
+        return name[0], name[1]
 
     def start(self) -> None:
         """Begin to take connections. From here on the server's `close` and `wait_closed` end this too."""
@@ -127,19 +134,21 @@ class Listener:
                     continue
                 self._turn_away(error)
                 return
-            if self._count >= self._most:
+            if self.measures.open >= self._most:
                 client.close()
+                self.measures.refused["limit"] += 1
                 self._reports.tell("too many connections, new ones are closed", most=self._most, peer=_shown(address))
                 continue
             client.setblocking(False)
-            self._count += 1
+            self.measures.open += 1
             task = self._loop.create_task(self._shake_hands(client, address))
             self._handshakes.add(task)
             task.add_done_callback(self._handshakes.discard)
 
     def _turn_away(self, error: OSError) -> None:
         """Close one connection that there is no descriptor for, in the place of the reserve."""
-        self._reports.tell("no descriptor for a connection", error=error.strerror, connections=self._count)
+        self.measures.refused["descriptors"] += 1
+        self._reports.tell("no descriptor for a connection", error=error.strerror, connections=self.measures.open)
         os.close(self._reserve)
         with contextlib.suppress(OSError):
             client, _ = self._listening.accept()
@@ -162,20 +171,26 @@ class Listener:
                 ssl_shutdown_timeout=_FAREWELL_SECONDS,
             )
         except ssl.SSLError as error:
+            self.measures.failures["tls"] += 1
             self._reports.tell(f"TLS handshake failed: {_text(error)}", peer=_shown(address))
         except ConnectionAbortedError:  # what asyncio makes of the time-out
+            self.measures.failures["timeout"] += 1
             self._reports.tell(f"no TLS handshake within {_HANDSHAKE_SECONDS:.0f}s", peer=_shown(address))
         except OSError as error:
+            self.measures.failures["closed"] += 1
             log.debug("connection ended in its handshake", extra=fields(peer=_shown(address), error=str(error)))
+        else:
+            self.measures.handshakes += 1
         finally:
             if not protocol.made:
-                self._count -= 1
+                self.measures.open -= 1
 
     def _on_guard(self, peer: str, reason: str, details: str) -> None:
+        self.measures.ended += 1
         self._reports.tell(f"connection ended: {reason}", peer=peer, **({"details": details} if details else {}))
 
     def _on_lost(self) -> None:
-        self._count -= 1
+        self.measures.open -= 1
 
 
 def _shown(address: tuple[object, ...]) -> str:

@@ -18,8 +18,10 @@ from grpclib.metadata import encode_grpc_message
 
 from joblet.errors import InvalidArgument, JobletError, ShuttingDown, TooLarge
 from joblet.log import fields
+from joblet.measures import CallMeasures
 from joblet.server import auth
 from joblet.server.descriptors import Descriptors
+from joblet.server.measured import measured
 
 if TYPE_CHECKING:
     from grpclib._typing import IServerMethodFunc
@@ -76,6 +78,7 @@ class Gate:
         self._max_receive = max_receive
         self._calls: set[asyncio.Task[Any]] = set()
         self._closing = False
+        self.measures = CallMeasures()
         listen(server, RecvRequest, self._on_request)
 
     async def drain(self, patience: float) -> None:
@@ -97,9 +100,11 @@ class Gate:
                 "call refused",
                 extra=fields(method=event.method_name, client=name, role=role, peer=_peer(event), error=str(error)),
             )
+            self.measures.ended[event.method_name, error.status.name] += 1
             raise GRPCError(error.status, fitting(str(error))) from None
         auth.caller.set(who)
-        event.method_func = self._guard(event.method_func, event.method_name)
+        guarded = self._guard(event.method_func, event.method_name)
+        event.method_func = measured(guarded, event.method_name, self.measures)
 
     def _guard(self, method: IServerMethodFunc, name: str) -> IServerMethodFunc:
         async def guarded(stream: grpclib.server.Stream[Any, Any]) -> None:

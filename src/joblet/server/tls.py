@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
+from datetime import datetime
 from pathlib import Path
 from typing import Self
+
+from cryptography import x509
 
 from joblet.config import ConfigError, SecuritySection, is_pem
 
@@ -34,6 +38,19 @@ def server_context(security: SecuritySection, base: Path) -> ssl.SSLContext:
         except ssl.SSLError as error:
             raise ConfigError(f"security.caCert: {_text(error)} ({ca.name})") from None
     return context
+
+
+def expiries(security: SecuritySection, base: Path) -> dict[str, datetime]:
+    """When the certificates of the configuration in directory `base` end: `server`'s and `ca`'s, the first of several.
+
+    What cannot be read is left out.
+    """
+    found: dict[str, datetime] = {}
+    for name, value in (("server", security.serverCert), ("ca", security.caCert)):
+        with contextlib.suppress(OSError, ValueError):
+            data = value.encode() if is_pem(value) else (base / value).read_bytes()
+            found[name] = min(each.not_valid_after_utc for each in x509.load_pem_x509_certificates(data))
+    return found
 
 
 class _File:
