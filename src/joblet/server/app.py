@@ -29,6 +29,7 @@ from joblet.errors import HostUnable, StoreFailed
 from joblet.executor.local import LocalExecutor
 from joblet.log import fields
 from joblet.logs import LogHub
+from joblet.measures import CallMeasures, ConnectionMeasures
 from joblet.retention import Janitor
 from joblet.runner import Runner
 from joblet.server.descriptors import Descriptors
@@ -50,6 +51,7 @@ from joblet.server.state import (
     settle_strangers,
     settle_uploads,
 )
+from joblet.server.system import System
 from joblet.server.telling import tell_metrics
 from joblet.server.tls import server_context
 from joblet.server.workflows import JobService
@@ -139,16 +141,15 @@ async def _serve(settings: Config, config_path: Path) -> None:
         joblet_service = JobletService(runner, executor, uploads, upload_sessions, hub, most)
         file_service = FileService(runner, engine, workflows, executor, upload_sessions, hub, most)
         session_service = SessionService(runner, Commands(runner, executor))
-        monitoring = MonitoringService(runner, executor)
-        server = _grpc_server(settings, [joblet_service, job_service, session_service, file_service, monitoring])
-        gate = Gate(server, settings.grpc.maxRecvMsgSize)
-        listener = _listen(server, settings, tls, descriptors)
         parts = Parts(
-            runner, admission, engine, hub, store.database, gate.measures, listener.measures, executor, state_dir
+            runner, admission, engine, hub, store.database, CallMeasures(), ConnectionMeasures(), executor, state_dir
         )
+        monitoring = MonitoringService(runner, executor, System(parts))
+        server = _grpc_server(settings, [joblet_service, job_service, session_service, file_service, monitoring])
+        gate = Gate(server, settings.grpc.maxRecvMsgSize, parts.calls)
+        address = _listen(server, settings, tls, descriptors, parts.connections)
         if settings.metrics.listen != "none":
             stack.callback(tell_metrics(parts, settings, base))
-        address = listener.address
         log.info(
             "server accepting connections",
             extra=fields(address=address[0], port=address[1], version=__version__, stateDir=str(state_dir)),
@@ -199,7 +200,9 @@ def _grpc_server(settings: Config, services: Sequence[IServable]) -> Server:
     )
 
 
-def _listen(server: Server, settings: Config, tls: ssl.SSLContext, descriptors: int) -> Listener:
+def _listen(
+    server: Server, settings: Config, tls: ssl.SSLContext, descriptors: int, measures: ConnectionMeasures
+) -> tuple[str, int]:
     host, port = settings.server.address, settings.server.port
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -213,9 +216,9 @@ def _listen(server: Server, settings: Config, tls: ssl.SSLContext, descriptors: 
             "the limit of open files allows fewer connections than grpc.maxConnections",
             extra=fields(connections=most, maxConnections=wanted, openFiles=descriptors),
         )
-    listener = Listener(server, listening, tls, most)
-    listener.start()
-    return listener
+    Listener(server, listening, tls, most, measures).start()
+    name = listening.getsockname()
+    return name[0], name[1]
 
 
 def _notify_systemd(state: str) -> None:

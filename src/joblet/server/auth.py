@@ -12,6 +12,7 @@ from joblet.errors import PermissionDenied, Unauthenticated
 _READ = frozenset(
     {
         *("get_job", "list_jobs", "get_job_logs", "watch_usage"),
+        *("get_system_status", "stream_system_metrics"),
         *("get_workflow", "list_workflows", "watch_events"),
         *("health", "reflection"),
     }
@@ -52,6 +53,8 @@ OPERATIONS: Mapping[str, str] = {
     "/joblet.FileService/GetUpload": "upload_files",
     "/joblet.FileService/ReadFiles": "read_files",
     "/joblet.MonitoringService/StreamJobUsage": "watch_usage",
+    "/joblet.MonitoringService/GetSystemStatus": "get_system_status",
+    "/joblet.MonitoringService/StreamSystemMetrics": "stream_system_metrics",
     "/grpc.health.v1.Health/Check": "health",
     "/grpc.health.v1.Health/Watch": "health",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": "reflection",

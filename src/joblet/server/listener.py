@@ -72,23 +72,25 @@ class Listener:
     turned away when there is none left: else it would wait in the queue, and the queue would wake us without end.
     """
 
-    def __init__(self, server: Server, listening: socket.socket, tls: ssl.SSLContext, most: int) -> None:
+    def __init__(
+        self,
+        server: Server,
+        listening: socket.socket,
+        tls: ssl.SSLContext,
+        most: int,
+        measures: ConnectionMeasures,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._server = server
         self._listening = listening
         self._tls = tls
         self._most = most
-        self.measures = ConnectionMeasures(most=most)
+        self._measures = measures
+        measures.most = most
         self._handshakes: set[asyncio.Task[None]] = set()
         self._reserve = -1
         self._resuming: asyncio.TimerHandle | None = None
         self._reports = Reports()
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Where it listens."""
-        name = self._listening.getsockname()
-        return name[0], name[1]
 
     def start(self) -> None:
         """Begin to take connections. From here on the server's `close` and `wait_closed` end this too."""
@@ -134,21 +136,21 @@ class Listener:
                     continue
                 self._turn_away(error)
                 return
-            if self.measures.open >= self._most:
+            if self._measures.open >= self._most:
                 client.close()
-                self.measures.refused["limit"] += 1
+                self._measures.refused["limit"] += 1
                 self._reports.tell("too many connections, new ones are closed", most=self._most, peer=_shown(address))
                 continue
             client.setblocking(False)
-            self.measures.open += 1
+            self._measures.open += 1
             task = self._loop.create_task(self._shake_hands(client, address))
             self._handshakes.add(task)
             task.add_done_callback(self._handshakes.discard)
 
     def _turn_away(self, error: OSError) -> None:
         """Close one connection that there is no descriptor for, in the place of the reserve."""
-        self.measures.refused["descriptors"] += 1
-        self._reports.tell("no descriptor for a connection", error=error.strerror, connections=self.measures.open)
+        self._measures.refused["descriptors"] += 1
+        self._reports.tell("no descriptor for a connection", error=error.strerror, connections=self._measures.open)
         os.close(self._reserve)
         with contextlib.suppress(OSError):
             client, _ = self._listening.accept()
@@ -171,26 +173,26 @@ class Listener:
                 ssl_shutdown_timeout=_FAREWELL_SECONDS,
             )
         except ssl.SSLError as error:
-            self.measures.failures["tls"] += 1
+            self._measures.failures["tls"] += 1
             self._reports.tell(f"TLS handshake failed: {_text(error)}", peer=_shown(address))
         except ConnectionAbortedError:  # what asyncio makes of the time-out
-            self.measures.failures["timeout"] += 1
+            self._measures.failures["timeout"] += 1
             self._reports.tell(f"no TLS handshake within {_HANDSHAKE_SECONDS:.0f}s", peer=_shown(address))
         except OSError as error:
-            self.measures.failures["closed"] += 1
+            self._measures.failures["closed"] += 1
             log.debug("connection ended in its handshake", extra=fields(peer=_shown(address), error=str(error)))
         else:
-            self.measures.handshakes += 1
+            self._measures.handshakes += 1
         finally:
             if not protocol.made:
-                self.measures.open -= 1
+                self._measures.open -= 1
 
     def _on_guard(self, peer: str, reason: str, details: str) -> None:
-        self.measures.ended += 1
+        self._measures.ended += 1
         self._reports.tell(f"connection ended: {reason}", peer=peer, **({"details": details} if details else {}))
 
     def _on_lost(self) -> None:
-        self.measures.open -= 1
+        self._measures.open -= 1
 
 
 def _shown(address: tuple[object, ...]) -> str:

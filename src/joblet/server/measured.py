@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import grpclib.server
-from grpclib.const import Cardinality, Status
+from grpclib.const import Cardinality
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from joblet.measures import CallMeasures
@@ -21,23 +21,23 @@ def measured(method: IServerMethodFunc, name: str, measures: CallMeasures) -> IS
 
     async def call(stream: grpclib.server.Stream[Any, Any]) -> None:
         began = time.perf_counter()
-        status = Status.UNKNOWN
+        status = "UNKNOWN"
         measures.under_way[name] += 1
         try:
             await method(stream)
-            status = Status.OK
+            status = "OK"
         except GRPCError as error:
-            status = error.status
+            status = error.status.name
             raise
         except (asyncio.CancelledError, StreamTerminatedError):
-            status = Status.CANCELLED
+            status = "CANCELLED"
             raise
         except TimeoutError:
-            status = Status.DEADLINE_EXCEEDED
+            status = "DEADLINE_EXCEEDED"
             raise
         finally:
             measures.under_way[name] -= 1
-            measures.ended[name, status.name] += 1
+            measures.ended[name, status] += 1
             if stream._cardinality is Cardinality.UNARY_UNARY:
                 measures.took(name, time.perf_counter() - began)
 

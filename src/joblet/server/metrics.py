@@ -38,7 +38,8 @@ class Sources:
     expiries: Callable[[], Mapping[str, datetime]]
     """when certificates end, by what they are"""
     state_dir: Path
-    database: Path
+    store_sizes: Callable[[], Mapping[str, int]]
+    """bytes of the database's files"""
 
 
 def registry_of(sources: Sources) -> CollectorRegistry:
@@ -70,7 +71,7 @@ class _ServerCollector(Collector):
         yield from _of_logs(figures, self._sources.log_path)
         yield from _of_calls(figures)
         yield from _of_connections(figures, self._sources.expiries())
-        yield from _of_store(figures, self._sources.database)
+        yield from _of_store(figures, self._sources.store_sizes())
         yield from _of_host(self._sources)
         yield _histogram(
             "joblet_event_loop_lag_seconds", "How late the event loop came to what was due.", self._sources.lag
@@ -160,13 +161,12 @@ def _of_connections(figures: Figures, expiries: Mapping[str, datetime]) -> Itera
     yield _gauges("joblet_certificate_expiry_timestamp_seconds", "When it ends.", "certificate", ends)
 
 
-def _of_store(figures: Figures, database: Path) -> Iterator[Metric]:
+def _of_store(figures: Figures, sizes: Mapping[str, int]) -> Iterator[Metric]:
     yield _histogram("joblet_store_commit_seconds", "Of the changes and their commit.", figures.commit_seconds)
     yield _histogram("joblet_store_commit_changes", "Changes in one commit.", figures.commit_changes)
     yield _counter("joblet_store_commit_failures", "Commits that were undone.", figures.commit_failures)
     yield _gauge("joblet_store_changes_waiting", "Changes that wait for the next commit.", figures.commit_waiting)
     yield _gauge("joblet_store_damaged", "1 when the database was found damaged, else 0.", figures.damaged)
-    sizes = {"database": _size(database), "wal": _size(Path(f"{database}-wal"))}
     yield _gauges("joblet_store_bytes", "Of its files.", "file", sizes)
 
 

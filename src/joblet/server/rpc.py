@@ -74,11 +74,11 @@ class Codec(CodecBase):
 class Gate:
     """Stands before every handler of a server. The mutable state is the calls under way."""
 
-    def __init__(self, server: grpclib.server.Server, max_receive: int) -> None:
+    def __init__(self, server: grpclib.server.Server, max_receive: int, measures: CallMeasures) -> None:
         self._max_receive = max_receive
         self._calls: set[asyncio.Task[Any]] = set()
         self._closing = False
-        self.measures = CallMeasures()
+        self._measures = measures
         listen(server, RecvRequest, self._on_request)
 
     async def drain(self, patience: float) -> None:
@@ -100,11 +100,11 @@ class Gate:
                 "call refused",
                 extra=fields(method=event.method_name, client=name, role=role, peer=_peer(event), error=str(error)),
             )
-            self.measures.ended[event.method_name, error.status.name] += 1
+            self._measures.ended[event.method_name, error.status.name] += 1
             raise GRPCError(error.status, fitting(str(error))) from None
         auth.caller.set(who)
         guarded = self._guard(event.method_func, event.method_name)
-        event.method_func = measured(guarded, event.method_name, self.measures)
+        event.method_func = measured(guarded, event.method_name, self._measures)
 
     def _guard(self, method: IServerMethodFunc, name: str) -> IServerMethodFunc:
         async def guarded(stream: grpclib.server.Stream[Any, Any]) -> None:

@@ -32,7 +32,7 @@ def tell_metrics(parts: Parts, settings: Config, base: Path) -> Callable[[], Non
             log_path=parts.executor.log_path,
             expiries=lambda: expiries(settings.security, base),
             state_dir=parts.state_dir,
-            database=parts.database.path,
+            store_sizes=parts.database.sizes,
         )
         listen = settings.metrics.listen
         if listen.startswith("unix:"):

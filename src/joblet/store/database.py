@@ -83,10 +83,9 @@ class Database:
         """Changes that wait for the next commit."""
         return self._changes.qsize()
 
-    @property
-    def path(self) -> Path:
-        """Of the file."""
-        return self._path
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the `database`, and of its `wal`, the write-ahead log."""
+        return {name: _size(f"{self._path}{suffix}") for name, suffix in (("database", ""), ("wal", "-wal"))}
 
     async def close(self) -> None:
         """Commit what is under way and close the database."""
@@ -276,6 +275,13 @@ def _fail(done: asyncio.Future[Any], error: Exception) -> None:
 def _call_all(tellings: list[Callable[[], None]]) -> None:
     for tell in tellings:
         tell()
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _connect(path: Path) -> sqlite3.Connection:
