@@ -52,7 +52,7 @@ from joblet.server.state import (
     settle_uploads,
 )
 from joblet.server.system import System
-from joblet.server.telling import tell_metrics
+from joblet.server.telling import tell_metrics, tell_traces
 from joblet.server.tls import server_context
 from joblet.server.workflows import JobService
 from joblet.store import Events, Workflows
@@ -147,6 +147,8 @@ async def _serve(settings: Config, config_path: Path) -> None:
         monitoring = MonitoringService(runner, executor, System(parts))
         server = _grpc_server(settings, [joblet_service, job_service, session_service, file_service, monitoring])
         gate = Gate(server, settings.grpc.maxRecvMsgSize, parts.calls)
+        if (end_traces := tell_traces(server, runner, os.environ)) is not None:
+            stack.push_async_callback(end_traces)
         address = _listen(server, settings, tls, descriptors, parts.connections)
         if settings.metrics.listen != "none":
             stack.callback(tell_metrics(parts, settings, base))
