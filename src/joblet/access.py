@@ -9,6 +9,7 @@ from dataclasses import dataclass
 READ = frozenset(
     {
         *("get_job", "list_jobs", "get_job_logs", "watch_usage"),
+        *("get_system_status", "stream_system_metrics"),
         *("get_workflow", "list_workflows", "watch_events"),
         *("health", "reflection"),
     }

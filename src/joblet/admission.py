@@ -38,6 +38,31 @@ class Admission:
         self._order: list[_Place] = []
         self._waiting: dict[int, _Waiter] = {}
 
+    @property
+    def slots(self) -> int:
+        """Jobs that may run at a time."""
+        return self._slots
+
+    @property
+    def taken(self) -> int:
+        """Slots that have a job; more than there are when an earlier server had more."""
+        return self._taken
+
+    @property
+    def places(self) -> int:
+        """Of the queue, for jobs that count."""
+        return self._queue_length
+
+    @property
+    def counted(self) -> int:
+        """Places of the queue that are taken."""
+        return self._counted
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait for a slot, counted or not."""
+        return len(self._waiting)
+
     def reserve(self, *, counted: bool = True) -> bool:
         """Take a slot (True) or a place in the queue (False) for a job that has no id yet.
 

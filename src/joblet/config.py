@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from joblet.access import OPERATIONS, ROLES, is_role_name
 from joblet.clock import parse_duration
@@ -256,6 +266,36 @@ class AuditSection(_Section):
     """former files, the newest; 0 is all"""
 
 
+class MetricsSection(_Section):
+    """Figures for Prometheus."""
+
+    listen: str = "none"
+    """where they are told: 127.0.0.1:9464, or unix:/run/joblet/metrics.sock"""
+
+    @field_validator("listen")
+    @classmethod
+    def _for_this_host(cls, value: str) -> str:
+        if value == "unix:":
+            raise ValueError("a path has to follow unix:")
+        if value != "none" and not value.startswith("unix:"):
+            host_and_port(value)
+        return value
+
+
+def host_and_port(value: str) -> tuple[str, int]:
+    """The two of `HOST:PORT` or `[HOST]:PORT`, an address of this host only. Raises ValueError."""
+    host, _, port = value.rpartition(":")
+    try:
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        raise ValueError("write ADDRESS:PORT, such as 127.0.0.1:9464, unix:PATH, or none") from None
+    if not address.is_loopback:
+        raise ValueError("only an address of this host alone, such as 127.0.0.1: nobody is asked there who he is")
+    if not (port.isascii() and port.isdecimal() and int(port[:6]) <= 65535):
+        raise ValueError("the port is 0 (a free one) to 65535")
+    return str(address), int(port)
+
+
 class Config(_Section):
     """The whole file."""
 
@@ -269,6 +309,7 @@ class Config(_Section):
     security: SecuritySection = SecuritySection()
     logging: LoggingSection = LoggingSection()
     audit: AuditSection = AuditSection()
+    metrics: MetricsSection = MetricsSection()
 
     @model_validator(mode="after")
     def _roles_are_whole(self) -> Self:

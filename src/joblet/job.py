@@ -17,6 +17,11 @@ MAX_RETRY_DELAY_MS = 3_600_000
 TIMEOUT = "timeout after "
 """begins the reason of a job that has run for too long"""
 
+LOST = "lost: "
+"""begins the reason of a job of whose end nothing is known"""
+_OUT_OF_MEMORY = "out of memory"
+_KILLED = "killed by signal "
+
 
 class State(Meaning):
     """A job's status as clients see it."""
@@ -253,13 +258,41 @@ def conclude(*, code: int | None, killed_by: int | None, stopped: bool, stop_rea
         return Ending(State.STOPPED, -1, stop_reason or "stopped")
     status = code if code is not None else 128 + (killed_by or 0)
     if oom_kills and status == 128 + signal.SIGKILL:
-        return Ending(State.FAILED, status, "out of memory")
+        return Ending(State.FAILED, status, _OUT_OF_MEMORY)
     notice = f" ({oom_kills} of its processes killed: out of memory)" if oom_kills else ""
     if status == 0:
         return Ending(State.COMPLETED, 0, "exit code 0" + notice)
     if killed_by is not None:
-        return Ending(State.FAILED, status, f"killed by signal {killed_by} ({signal_name(killed_by)})" + notice)
+        return Ending(State.FAILED, status, f"{_KILLED}{killed_by} ({signal_name(killed_by)})" + notice)
     return Ending(State.FAILED, status, f"exit code {status}" + notice)
+
+
+class Cause(Meaning):
+    """What a job ended of, in few words that can be counted."""
+
+    COMPLETED = "completed", "exit code 0"
+    EXIT_CODE = "exit_code", "another exit code"
+    SIGNAL = "signal", "killed by a signal that nobody asked for"
+    OUT_OF_MEMORY = "out_of_memory", "killed for want of memory within its limit"
+    TIMEOUT = "timeout", "ran for too long"
+    STOPPED = "stopped", "a user's request, or its workflow's"
+    NOT_STARTED = "not_started", "its command could not be exec'd"
+    LOST = "lost", "the host was rebooted, or its monitor was killed"
+
+
+def cause_of(job: Job) -> Cause:
+    """Of a job that has ended."""
+    if job.state is State.COMPLETED:
+        return Cause.COMPLETED
+    if job.state is State.STOPPED:
+        return Cause.TIMEOUT if job.timed_out else Cause.STOPPED
+    if job.reason.startswith(LOST):
+        return Cause.LOST
+    if job.exec_at is None:
+        return Cause.NOT_STARTED
+    if job.reason.startswith(_OUT_OF_MEMORY):
+        return Cause.OUT_OF_MEMORY
+    return Cause.SIGNAL if job.reason.startswith(_KILLED) else Cause.EXIT_CODE
 
 
 def retry_delay(job: Job, ending: Ending, stop_reason: str) -> int | None:

@@ -18,6 +18,7 @@ from joblet.executor.base import Executor, Exit, Input, LaunchFailed, Lost, Runn
 from joblet.job import TIMEOUT, Ending, Job, Receipt, State, Stop, conclude, retry_delay
 from joblet.log import fields
 from joblet.logs import LogHub
+from joblet.measures import JobMeasures
 from joblet.pausing import Pause
 from joblet.quotas import Quotas
 from joblet.store import Store
@@ -53,6 +54,7 @@ class Surroundings:
     """told of a launch that failed for what the host lacks"""
     timetable: Timetable = field(default_factory=Timetable)
     quotas: Quotas = field(default_factory=Quotas)
+    measures: JobMeasures = field(default_factory=JobMeasures)
     closing: bool = False
     """jobs go on, and nobody follows them any more"""
 
@@ -290,6 +292,7 @@ class Live:
         took = (running.started_at - (self.job.started_at or running.started_at)) // 1_000_000
         try:
             self.job = await self._around.store.transition(self.job.id, State.RUNNING, exec_at=running.started_at)
+            self._around.measures.started(self.job)
         except StoreFailed as error:  # it runs all the same, and is watched; its end is recorded with its start
             log.error("job state cannot be stored", extra=fields(jobId=self.job.id, error=str(error)))
         log.info(
@@ -318,6 +321,8 @@ class Live:
             stop_reason=self.stop_reason,
             oom_kills=end.receipt.oom_kills or 0,
         )
+        self._around.measures.log_bytes += end.log_bytes
+        self._around.measures.log_lost += end.log_lost
         if end.log_lost:
             log.warning("job output lost", extra=fields(jobId=self.job.id, bytes=end.log_lost))
         if end.outputs_error:

@@ -22,7 +22,7 @@ from joblet.errors import (
     WorkflowNotFound,
 )
 from joblet.executor.base import Executor, Lost
-from joblet.job import Job, State, Stop
+from joblet.job import LOST, Job, State, Stop, cause_of
 from joblet.life import Found, Live, Surroundings, shown
 from joblet.log import fields
 from joblet.logs import LogHub
@@ -59,6 +59,16 @@ class Runner:
         """told of every job whose final state has been stored"""
         self.on_made: Callable[[Job], None] = lambda job: None
         """told of every job that a schedule, a workflow or an earlier attempt has made, once it is stored"""
+
+    @property
+    def around(self) -> Surroundings:
+        """What its jobs live with."""
+        return self._around
+
+    @property
+    def host_error(self) -> HostUnable | None:
+        """Why new jobs are refused, if the host cannot isolate and limit them."""
+        return self._host_error
 
     async def probe(self) -> None:
         """Find out whether the host can isolate and limit jobs; until it can, new jobs are refused."""
@@ -204,10 +214,13 @@ class Runner:
         """Ids of the jobs that have not ended."""
         return {str(job_id) for job_id in self._live}
 
+    def unended(self) -> list[Job]:
+        """Those that have not ended."""
+        return [live.job for live in self._live.values()]
+
     def running(self) -> list[Job]:
         """Those whose command runs, by id."""
-        jobs = (live.job for live in self._live.values())
-        return sorted((job for job in jobs if job.state is State.RUNNING), key=lambda job: job.id)
+        return sorted((job for job in self.unended() if job.state is State.RUNNING), key=lambda job: job.id)
 
     def place(self, job: Job) -> int:
         """A waiting job's place in the queue, from 1."""
@@ -294,7 +307,7 @@ class Runner:
     async def _recover(self, job: Job) -> Found | None:
         found = await self._executor.recover(job)
         if found is None and job.state is State.RUNNING:  # it has run; it must not run again
-            found = Lost("lost: nothing of it was found")
+            found = Lost(f"{LOST}nothing of it was found")
         log.info("job found again", extra=fields(jobId=job.id, status=job.state, found=type(found).__name__))
         return found
 
@@ -358,6 +371,7 @@ class Runner:
         if live.job.schedule_id is not None:
             self._recurrences.call_queued(live.job.schedule_id)
         if live.job.state.final:
+            self._around.measures.ended[cause_of(live.job)] += 1
             self.on_end(live.job)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from bisect import insort
+from bisect import bisect_left, insort
 
 from joblet import clock
 
@@ -28,6 +28,15 @@ class Timetable:
     def count(self) -> int:
         """How many wait."""
         return len(self._waiting)
+
+    @property
+    def next_time(self) -> int | None:
+        """The earliest time that somebody waits for, nanoseconds since the epoch."""
+        return self._times[0][0] if self._times else None
+
+    def overdue(self, now: int) -> int:
+        """How many have a time that has passed and still wait: more than none is no good sign."""
+        return bisect_left(self._times, (now, 0))
 
     def wait(self, job_id: int, time: int | None) -> asyncio.Future[None]:
         """A future that is done at `time`, nanoseconds since the epoch, or without one when the job is called.

@@ -91,6 +91,11 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ("one table, what uses most memory first", "rnx top --once --sort=memory"),
         ("a JSON object every ten seconds, for a program", "rnx top --json --interval=10s"),
     ),
+    "monitor": (
+        ("how the server and its host are, live", "rnx monitor"),
+        ("one page of it, for a look", "rnx monitor --once"),
+        ("a JSON object a minute, for a program", "rnx monitor --json --interval=1m"),
+    ),
     "why": (
         ("what ended a job, or keeps it waiting", "rnx why 7"),
         ("the same of a workflow's jobs, for programs", "rnx why --workflow=3 --json"),

@@ -49,6 +49,10 @@ COMMANDS: Mapping[str, Entry] = {
         "rnx.top",
         "Show what running jobs use of CPU, memory and disks beside their limits: all, or these until they have ended.",
     ),
+    "monitor": Entry(
+        "rnx.monitor",
+        "Show how the server and its host are: jobs, processors, memory, disk, network, streams and database.",
+    ),
     "why": Entry(
         "rnx.why",
         "Tell what ended a job or keeps it waiting, with the evidence: limits and what was used, the end of its log.",

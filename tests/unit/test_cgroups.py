@@ -373,3 +373,16 @@ def test_what_a_v1_job_uses_is_in_several_groups(tmp_path: Path, mounts: dict[st
     assert groups.usage("7") == Usage(2_500_000, 70_000, 4096, 8192, 101, 22, 3)
     (tmp_path / "memory" / job / "memory.usage_in_bytes").unlink()
     assert groups.usage("7") is None  # it goes
+
+
+def test_what_all_jobs_use_is_told_by_the_group_above_them(
+    unified: Path, tmp_path: Path, mounts: dict[str, Path]
+) -> None:
+    assert CgroupV2(unified, "ab12").total() is None
+    write(unified / "joblet.slice/ab12", V2_FILES)
+    assert CgroupV2(unified, "ab12").total() == Usage(2_500_000, 70_000, 4096, 8192, 101, 22, 3)
+    assert CgroupV1(mounts, "ab12").total() is None
+    write(tmp_path / "memory/joblet.slice/ab12", {"memory.usage_in_bytes": "4096\n"})
+    own = {"cpuacct.usage": "2500000999\n", "cpu.stat": "throttled_time 7000\n"}
+    write(tmp_path / "cpu,cpuacct/joblet.slice/ab12", own)
+    assert CgroupV1(mounts, "ab12").total() == Usage(cpu_usec=2_500_000, memory=4096)  # throttled is none of theirs

@@ -15,6 +15,7 @@ from joblet.client._file_calls import FileCalls
 from joblet.client._files import uploads as find_uploads
 from joblet.client._log_calls import LogCalls
 from joblet.client._patience import Patience
+from joblet.client._system_calls import SystemCalls
 from joblet.client._upload_calls import OnProgress
 from joblet.client._usage_calls import UsageCalls
 from joblet.client._waiting import attempts, statuses, wait_for_any, wait_for_last
@@ -37,7 +38,7 @@ _INT32 = range(-(2**31), 2**31)
 _INT64 = range(-(2**63), 2**63)
 
 
-class Client(WorkflowCalls, LogCalls, ExecCalls, FileCalls, UsageCalls):
+class Client(WorkflowCalls, LogCalls, ExecCalls, FileCalls, UsageCalls, SystemCalls):
     """One connection to one server, to be used in `async with`. Calls may run side by side.
 
     Every method may raise a ConnectionFailed, or the CallError of what the server answered (joblet.client.errors).

@@ -303,6 +303,8 @@ class Client(Blocking):
     resume = blocking(_async.Client.resume)
     tail = blocking(_async.Client.tail)
     usage = streaming(_async.Client.usage)
+    system_status = blocking(_async.Client.system_status)
+    system_metrics = streaming(_async.Client.system_metrics)
     read_files = streaming(_async.Client.read_files)
     download = blocking(_async.Client.download)
     exec_output = blocking(_async.Client.exec_output)

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -77,6 +78,12 @@ class Engine:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._accepting: set[asyncio.Task[Workflow]] = set()
         self._closing = False
+        self.ended: Counter[WorkflowState] = Counter({state: 0 for state in WorkflowState if state.final})
+        """how many have, since this server was started"""
+
+    def states(self) -> Counter[WorkflowState]:
+        """Of those that have not ended."""
+        return Counter(run.workflow.state for run in self._runs.values())
 
     async def submit(self, order: WorkflowOrder, owner: str, role: str) -> Workflow:
         """Accept a workflow of a client with that name and role. When this returns, it is on disk and will run.
@@ -252,6 +259,8 @@ class Engine:
                 del self._tasks[run.workflow.id]
                 if run.ended.is_set():
                     del self._runs[run.workflow.id]
+            if run.workflow.state.final:
+                self.ended[run.workflow.state] += 1
 
     async def _lose(self, workflow: Workflow, reason: str) -> None:
         """End a workflow whose plan cannot be read any more, and what runs of it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,6 +48,17 @@ class LogHub:
         self._tails: dict[int, _Tail] = {}
         self._readers: Counter[int] = Counter()
         self._closed = asyncio.Event()
+        self._following = 0
+        self.sent = 0
+        """bytes of logs that have been given to readers"""
+        self.fallen_behind = 0
+        """how often a follower was too slow for the tail, and went back to the file"""
+
+    @property
+    def followers(self) -> tuple[int, int]:
+        """Those who follow a log: how many are at its end, and how many read what lies before it."""
+        live = sum(len(tail.queues) for tail in self._tails.values())
+        return live, max(0, self._following - live)
 
     async def follow(self, job_id: int, path: Path, offset: int, ended: asyncio.Event) -> AsyncGenerator[Chunk]:
         """The log at `path` from byte `offset` on, in order and complete, until `ended` is set and all is read.
@@ -58,7 +69,7 @@ class LogHub:
             log = LogFile(path)
         except FileNotFoundError:  # it ended before it could write
             return
-        with log, self.reading(job_id):
+        with log, self.reading(job_id), self._counted():
             cursor = offset
             while True:
                 self._check_open()
@@ -66,6 +77,7 @@ class LogHub:
                 if payload := await log.read(cursor):
                     chunk = Chunk(cursor, payload)
                     cursor = chunk.end
+                    self.sent += len(payload)
                     yield chunk
                 elif complete:
                     return
@@ -75,6 +87,7 @@ class LogHub:
                             if live.end > cursor:
                                 live = live.after(cursor)
                                 cursor = live.end
+                                self.sent += len(live.payload)
                                 yield live
                     finally:
                         self._detach(job_id, queue)
@@ -90,6 +103,7 @@ class LogHub:
                 self._check_open()
                 chunk = Chunk(offset, payload)
                 offset = chunk.end
+                self.sent += len(payload)
                 yield chunk
 
     def is_read(self, job_id: int) -> bool:
@@ -106,6 +120,14 @@ class LogHub:
             self._readers[job_id] -= 1
             if not self._readers[job_id]:
                 del self._readers[job_id]
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._following += 1
+        try:
+            yield
+        finally:
+            self._following -= 1
 
     async def until(self, event: asyncio.Event) -> None:
         """Wait for something that comes before a job's log. Raises ShuttingDown when the hub is closed before it."""
@@ -142,8 +164,11 @@ class LogHub:
         self._check_open()
         tail = self._tails.get(job_id)
         if tail is None:
-            tail = self._tails[job_id] = _Tail(self._inotify, path, cursor, ended)
+            tail = self._tails[job_id] = _Tail(self._inotify, path, cursor, ended, self._on_behind)
         return tail.attach(cursor)
+
+    def _on_behind(self) -> None:
+        self.fallen_behind += 1
 
     def _detach(self, job_id: int, queue: _Queue) -> None:
         tail = self._tails.get(job_id)
@@ -160,7 +185,11 @@ _Queue = asyncio.Queue[Chunk | None]
 class _Tail:
     """Reads the growing end of one log for all who have caught up. None in a queue: go back to the file."""
 
-    def __init__(self, inotify: Inotify, path: Path, offset: int, ended: asyncio.Event) -> None:
+    def __init__(
+        self, inotify: Inotify, path: Path, offset: int, ended: asyncio.Event, on_behind: Callable[[], None]
+    ) -> None:
+        """`on_behind` is told of each follower that is too slow."""
+        self._on_behind = on_behind
         self.queues: set[_Queue] = set()
         self.wake = asyncio.Event()
         self._inotify = inotify
@@ -216,3 +245,4 @@ class _Tail:
             else:
                 self.queues.discard(queue)
                 queue.put_nowait(None)
+                self._on_behind()

@@ -29,12 +29,14 @@ from joblet.executor.local import LocalExecutor
 from joblet.job import Job
 from joblet.log import fields
 from joblet.logs import LogHub
+from joblet.measures import CallMeasures, ConnectionMeasures
 from joblet.retention import Janitor
 from joblet.runner import Runner
 from joblet.server.audit import Audit
 from joblet.server.certificates import Certificates
 from joblet.server.descriptors import Descriptors
 from joblet.server.exec_session import Commands
+from joblet.server.figures import Parts
 from joblet.server.files import FileService
 from joblet.server.jobs import JobletService
 from joblet.server.listener import Listener, most_connections, raise_descriptor_limit
@@ -53,6 +55,8 @@ from joblet.server.state import (
     settle_strangers,
     settle_uploads,
 )
+from joblet.server.system import System
+from joblet.server.telling import tell_metrics, tell_traces
 from joblet.server.workflows import JobService
 from joblet.store import Events, Workflows
 from joblet.upload_sessions import UploadSessions
@@ -150,10 +154,17 @@ async def _serve(settings: Config, config_path: Path) -> None:
         joblet_service = JobletService(runner, executor, uploads, upload_sessions, hub, most)
         file_service = FileService(runner, engine, workflows, executor, upload_sessions, hub, most)
         session_service = SessionService(runner, Commands(runner, executor))
-        monitoring = MonitoringService(runner, executor)
+        parts = Parts(
+            runner, admission, engine, hub, store.database, CallMeasures(), ConnectionMeasures(), executor, state_dir
+        )
+        monitoring = MonitoringService(runner, executor, System(parts))
         server = _grpc_server(settings, [joblet_service, job_service, session_service, file_service, monitoring])
-        gate = Gate(server, settings.grpc.maxRecvMsgSize, roles(settings), Scope(store, workflows), audit)
-        address = _listen(server, settings, certificates, descriptors, audit)
+        gate = Gate(server, settings.grpc.maxRecvMsgSize, roles(settings), Scope(store, workflows), audit, parts.calls)
+        if (end_traces := tell_traces(server, runner, os.environ)) is not None:
+            stack.push_async_callback(end_traces)
+        address = _listen(server, settings, certificates, descriptors, audit, parts.connections)
+        if settings.metrics.listen != "none":
+            stack.callback(tell_metrics(parts, settings, base, certificates.expiries))
         log.info(
             "server accepting connections",
             extra=fields(address=address[0], port=address[1], version=__version__, stateDir=str(state_dir)),
@@ -216,7 +227,12 @@ def _each(*listeners: Callable[[Job], None]) -> Callable[[Job], None]:
 
 
 def _listen(
-    server: Server, settings: Config, certificates: Certificates, descriptors: int, audit: Audit
+    server: Server,
+    settings: Config,
+    certificates: Certificates,
+    descriptors: int,
+    audit: Audit,
+    measures: ConnectionMeasures,
 ) -> tuple[str, int]:
     host, port = settings.server.address, settings.server.port
     try:
@@ -231,7 +247,7 @@ def _listen(
             "the limit of open files allows fewer connections than grpc.maxConnections",
             extra=fields(connections=most, maxConnections=wanted, openFiles=descriptors),
         )
-    Listener(server, listening, certificates, most, audit.refused).start()
+    Listener(server, listening, certificates, most, audit.refused, measures).start()
     name = listening.getsockname()
     return name[0], name[1]
 

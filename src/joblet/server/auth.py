@@ -35,6 +35,8 @@ OPERATIONS: Mapping[str, str] = {
     "/joblet.FileService/GetUpload": "upload_files",
     "/joblet.FileService/ReadFiles": "read_files",
     "/joblet.MonitoringService/StreamJobUsage": "watch_usage",
+    "/joblet.MonitoringService/GetSystemStatus": "get_system_status",
+    "/joblet.MonitoringService/StreamSystemMetrics": "stream_system_metrics",
     "/grpc.health.v1.Health/Check": "health",
     "/grpc.health.v1.Health/Watch": "health",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": "reflection",

@@ -17,6 +17,7 @@ from pathlib import Path
 from grpclib.server import Server
 
 from joblet.log import fields
+from joblet.measures import ConnectionMeasures
 from joblet.server.certificates import Certificates
 from joblet.server.guards import Guarded
 
@@ -80,6 +81,7 @@ class Listener:
         certificates: Certificates,
         most: int,
         on_refused: Callable[[str, str], None],
+        measures: ConnectionMeasures,
     ) -> None:
         """`on_refused` is told the peer of a client whose certificate is refused, and why."""
         self._on_refused = on_refused
@@ -88,7 +90,8 @@ class Listener:
         self._listening = listening
         self._certificates = certificates
         self._most = most
-        self._count = 0
+        self._measures = measures
+        measures.most = most
         self._handshakes: set[asyncio.Task[None]] = set()
         self._reserve = -1
         self._resuming: asyncio.TimerHandle | None = None
@@ -138,19 +141,21 @@ class Listener:
                     continue
                 self._turn_away(error)
                 return
-            if self._count >= self._most:
+            if self._measures.open >= self._most:
                 client.close()
+                self._measures.refused["limit"] += 1
                 self._reports.tell("too many connections, new ones are closed", most=self._most, peer=_shown(address))
                 continue
             client.setblocking(False)
-            self._count += 1
+            self._measures.open += 1
             task = self._loop.create_task(self._shake_hands(client, address))
             self._handshakes.add(task)
             task.add_done_callback(self._handshakes.discard)
 
     def _turn_away(self, error: OSError) -> None:
         """Close one connection that there is no descriptor for, in the place of the reserve."""
-        self._reports.tell("no descriptor for a connection", error=error.strerror, connections=self._count)
+        self._measures.refused["descriptors"] += 1
+        self._reports.tell("no descriptor for a connection", error=error.strerror, connections=self._measures.open)
         os.close(self._reserve)
         with contextlib.suppress(OSError):
             client, _ = self._listening.accept()
@@ -173,22 +178,28 @@ class Listener:
                 ssl_shutdown_timeout=_FAREWELL_SECONDS,
             )
         except ssl.SSLError as error:
+            self._measures.failures["tls"] += 1
             if isinstance(error, ssl.SSLCertVerificationError):
                 self._on_refused(_shown(address), error.verify_message)
             self._reports.tell(f"TLS handshake failed: {_text(error)}", peer=_shown(address))
         except ConnectionAbortedError:  # what asyncio makes of the time-out
+            self._measures.failures["timeout"] += 1
             self._reports.tell(f"no TLS handshake within {_HANDSHAKE_SECONDS:.0f}s", peer=_shown(address))
         except OSError as error:
+            self._measures.failures["closed"] += 1
             log.debug("connection ended in its handshake", extra=fields(peer=_shown(address), error=str(error)))
+        else:
+            self._measures.handshakes += 1
         finally:
             if not protocol.made:
-                self._count -= 1
+                self._measures.open -= 1
 
     def _on_guard(self, peer: str, reason: str, details: str) -> None:
+        self._measures.ended += 1
         self._reports.tell(f"connection ended: {reason}", peer=peer, **({"details": details} if details else {}))
 
     def _on_lost(self, connection: Guarded) -> None:
-        self._count -= 1
+        self._measures.open -= 1
         self._certificates.leave(connection)
 
 

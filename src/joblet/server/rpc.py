@@ -20,10 +20,12 @@ from grpclib.metadata import encode_grpc_message
 from joblet.access import Role
 from joblet.errors import InvalidArgument, JobletError, ShuttingDown, TooLarge
 from joblet.log import fields
+from joblet.measures import CallMeasures
 from joblet.server import auth
 from joblet.server.audit import Audit
 from joblet.server.descriptors import Descriptors
 from joblet.server.guards import Client
+from joblet.server.measured import measured
 from joblet.server.scope import Scope
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ class Gate:
         roles: Mapping[str, Role],
         scope: Scope,
         audit: Audit,
+        measures: CallMeasures,
     ) -> None:
         self._audit = audit
         self._max_receive = max_receive
@@ -91,6 +94,7 @@ class Gate:
         self._scope = scope
         self._calls: set[asyncio.Task[Any]] = set()
         self._closing = False
+        self._measures = measures
         listen(server, RecvRequest, self._on_request)
 
     async def drain(self, patience: float) -> None:
@@ -114,6 +118,7 @@ class Gate:
                 "call refused",
                 extra=fields(method=event.method_name, client=name, role=role, peer=_peer(event), error=str(error)),
             )
+            self._measures.ended[event.method_name, error.status.name] += 1
             if who is not None and (call := self._audit.call(who, _peer(event), event.method_name)) is not None:
                 event.method_func = self._guard(call.denied(error), event.method_name, scoped=False)
                 return
@@ -121,9 +126,10 @@ class Gate:
                 self._audit.tell_sparingly("unidentified", allowed=False, peer=_peer(event), reason=str(error))
             raise GRPCError(error.status, fitting(str(error))) from None
         auth.caller.set(who)
-        event.method_func = self._guard(event.method_func, event.method_name)
+        handler = self._guard(event.method_func, event.method_name)
         if (call := self._audit.call(who, _peer(event), event.method_name)) is not None:
-            event.method_func = call.around(event.method_func)
+            handler = call.around(handler)
+        event.method_func = measured(handler, event.method_name, self._measures)
 
     def _guard(self, method: IServerMethodFunc, name: str, *, scoped: bool = True) -> IServerMethodFunc:
         async def guarded(stream: grpclib.server.Stream[Any, Any]) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from joblet.clock import now_ns, rfc3339
 from joblet.executor.base import Executor, Usage
@@ -14,6 +14,8 @@ from joblet.runner import Runner
 from joblet.server.descriptors import Descriptors
 from joblet.server.page import entry
 from joblet.server.rpc import Encoded
+
+T = TypeVar("T")
 
 _JOBS = 2
 """number of the field UsageSample.jobs"""
@@ -45,22 +47,19 @@ class Sample:
         return self._whole
 
 
-class Samples:
+class Rhythms(Generic[T]):
     """Reads while somebody watches. The mutable state is a rhythm for each interval that somebody has asked for."""
 
-    def __init__(self, runner: Runner, executor: Executor, descriptors: Descriptors) -> None:
-        self._runner = runner
-        self._executor = executor
-        self._sample: Any = descriptors.message("UsageSample")
-        self._job: Any = descriptors.message("JobUsage")
-        self._rhythms: dict[int, Rhythm] = {}
+    def __init__(self, read: Callable[[], Awaitable[T]]) -> None:
+        self._read_sample = read
+        self._rhythms: dict[int, Rhythm[T]] = {}
 
     @asynccontextmanager
-    async def watching(self, interval_ms: int) -> AsyncGenerator[Watcher]:
+    async def watching(self, interval_ms: int) -> AsyncGenerator[Watcher[T]]:
         """Samples so many milliseconds apart."""
         rhythm = self._rhythms.get(interval_ms)
         if rhythm is None:
-            rhythm = self._rhythms[interval_ms] = Rhythm(self._read, interval_ms / 1000)
+            rhythm = self._rhythms[interval_ms] = Rhythm(self._read_sample, interval_ms / 1000)
         watcher = Watcher(rhythm)
         rhythm.watchers.add(watcher)
         try:
@@ -75,6 +74,17 @@ class Samples:
         """Let all who watch look about."""
         for rhythm in self._rhythms.values():
             rhythm.wake()
+
+
+class Samples(Rhythms[Sample]):
+    """What running jobs use."""
+
+    def __init__(self, runner: Runner, executor: Executor, descriptors: Descriptors) -> None:
+        super().__init__(self._read)
+        self._runner = runner
+        self._executor = executor
+        self._sample: Any = descriptors.message("UsageSample")
+        self._job: Any = descriptors.message("JobUsage")
 
     async def _read(self) -> Sample:
         jobs = self._runner.running()
@@ -108,15 +118,15 @@ class Samples:
         return wire
 
 
-class Rhythm:
+class Rhythm(Generic[T]):
     """Reads at one interval, for all its watchers. The mutable state is the latest sample, and who waits for the next.
 
     Who is slow misses samples; none are kept for him.
     """
 
-    def __init__(self, read: Callable[[], Any], interval: float) -> None:
-        self.watchers: set[Watcher] = set()
-        self.latest: Sample | None = None
+    def __init__(self, read: Callable[[], Awaitable[T]], interval: float) -> None:
+        self.watchers: set[Watcher[T]] = set()
+        self.latest: T | None = None
         self._read = read
         self._interval = interval
         self.reading = asyncio.create_task(self._read_on(), name="samples")
@@ -143,17 +153,17 @@ class Rhythm:
             await asyncio.sleep(due - loop.time())
 
 
-class Watcher:
+class Watcher(Generic[T]):
     """The mutable state is the sample that was given last."""
 
-    def __init__(self, rhythm: Rhythm) -> None:
+    def __init__(self, rhythm: Rhythm[T]) -> None:
         self.news = asyncio.Event()
         """set when there is another sample; and by whoever wants the watcher to look about"""
         self.news.set()
         self._rhythm = rhythm
-        self._given: Sample | None = None
+        self._given: T | None = None
 
-    def sample(self) -> Sample | None:
+    def sample(self) -> T | None:
         """The latest one, once. Raises what has kept it from being read."""
         if self._rhythm.reading.done():
             self._rhythm.reading.result()

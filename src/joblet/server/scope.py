@@ -16,7 +16,7 @@ from joblet.access import UNKNOWN
 from joblet.errors import JobNotFound, PermissionDenied, WorkflowNotFound
 from joblet.log import fields
 from joblet.runner import parse_id, parse_workflow_id
-from joblet.server.auth import Caller
+from joblet.server.auth import OPERATIONS, Caller
 from joblet.store import Store, Workflows
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class Scope:
         """Raise JobNotFound or WorkflowNotFound, as for one that is not, for what is not there for the client."""
         names = NAMES.get(method)
         if names is None:
-            raise PermissionDenied(who.role, UNKNOWN)
+            raise PermissionDenied(who.role, OPERATIONS.get(method, UNKNOWN))
         for job_id in _ids(message, names.job):
             owner = await self._store.owner(parse_id(job_id))
             if owner != who.name:

@@ -16,6 +16,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from joblet.errors import JobletError, StoreDamaged, StoreFailed, StoreFull
+from joblet.measures import StoreMeasures
 from joblet.store.schema import check, is_damage, is_full, migrate
 
 log = logging.getLogger(__name__)
@@ -61,6 +63,7 @@ class Database:
         self._path = path
         self.damaged = False
         """it takes no more that is new: that would be lost with it"""
+        self.measures = StoreMeasures()
         self.on_commit: Callable[[int], None] = lambda newest: None
         """called on the event loop after each commit, with the sequence number of the newest event"""
         try:
@@ -76,6 +79,15 @@ class Database:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
         self._writer = threading.Thread(target=self._commit_batches, name="store-writer")
         self._writer.start()
+
+    @property
+    def waiting(self) -> int:
+        """Changes that wait for the next commit."""
+        return self._changes.qsize()
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the `database`, and of its `wal`, the write-ahead log."""
+        return {name: _size(f"{self._path}{suffix}") for name, suffix in (("database", ""), ("wal", "-wal"))}
 
     async def close(self) -> None:
         """Commit what is under way and close the database."""
@@ -180,6 +192,7 @@ class Database:
 
     def _commit(self, batch: list[_Change]) -> Callable[[], None]:
         """Run a batch in one transaction; what to do on the event loop to say how it went."""
+        began = time.perf_counter()
         try:
             self._sync(not all(change.lasting for change in batch))
             self._write.execute("BEGIN IMMEDIATE")
@@ -187,6 +200,7 @@ class Database:
             (newest,) = self._write.execute(NEWEST_EVENT).fetchone()
             self._write.execute("COMMIT")
         except Exception as error:
+            self.measures.failures += 1
             if self._write.in_transaction:
                 with contextlib.suppress(sqlite3.Error):  # a full disk can end it by itself
                     self._write.execute("ROLLBACK")
@@ -195,6 +209,8 @@ class Database:
                 return partial(_call_all, [self._commit([change]) for change in batch])
             told = self._failure(error) if isinstance(error, sqlite3.Error) else error
             return partial(_call_all, [partial(_fail, change.done, told) for change in batch])
+        self.measures.seconds.observe(time.perf_counter() - began)
+        self.measures.changes.observe(len(batch))
         return partial(self._tell, tellings, newest)
 
     def _sync(self, wanted: bool) -> None:
@@ -278,6 +294,13 @@ def _fail(done: asyncio.Future[Any], error: Exception) -> None:
 def _call_all(tellings: list[Callable[[], None]]) -> None:
     for tell in tellings:
         tell()
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _connect(path: Path) -> sqlite3.Connection:

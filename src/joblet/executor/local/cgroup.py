@@ -44,6 +44,9 @@ class Cgroups(Protocol):
     def usage(self, name: str) -> Usage | None:
         """What a job uses now; None when its groups are not there."""
 
+    def total(self) -> Usage | None:
+        """What all jobs use now, and have used since their first; None when there has been none."""
+
     def freeze(self, name: str) -> None:
         """Keep a job's processes from running; blocks until all stand still, for freezer.PATIENCE seconds at most.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from joblet.errors import CannotPause, HostUnable
@@ -98,6 +99,10 @@ class CgroupV1:
     def usage(self, name: str) -> Usage | None:
         there = ((self._bases.get(controller), file, counts) for controller, file, counts in _USAGE)
         return read_usage((base / name / file, counts) for base, file, counts in there if base is not None)
+
+    def total(self) -> Usage | None:
+        found = self.usage("")
+        return found and replace(found, throttled_usec=None)  # of which a group knows its own only
 
     def freeze(self, name: str) -> None:
         group = self._freezer / name

@@ -93,6 +93,9 @@ class CgroupV2:
     def usage(self, name: str) -> Usage | None:
         return read_usage((self._base / name / file, counts) for file, counts in _USAGE)
 
+    def total(self) -> Usage | None:
+        return read_usage((self._base / file, counts) for file, counts in _USAGE)
+
     def freeze(self, name: str) -> None:
         freezer.freeze_v2(self._base / name)
 

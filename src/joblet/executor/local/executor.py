@@ -25,7 +25,7 @@ from joblet.executor.local.record import NO_DESCRIPTOR, BadRecord
 from joblet.executor.local.running import Shim
 from joblet.executor.local.spawn import Process, Unfollowed
 from joblet.executor.local.spec import View
-from joblet.job import Job, Limits, State
+from joblet.job import LOST, Job, Limits, State
 from joblet.log import fields
 from joblet.uploads import Uploads
 
@@ -192,7 +192,7 @@ class LocalExecutor:
         await self._strays.kill(directory)
         with contextlib.suppress(HostUnable):
             await asyncio.to_thread(self._cgroups.clean, directory.name)
-        return Lost(f"lost: {reason}")
+        return Lost(f"{LOST}{reason}")
 
     async def usage(self, job_ids: Collection[int]) -> dict[int, Usage]:
         """What those of these jobs use now that have control groups."""
@@ -202,6 +202,11 @@ class LocalExecutor:
             return {}
         found = await asyncio.to_thread(lambda: {job_id: cgroups.usage(str(job_id)) for job_id in job_ids})
         return {job_id: usage for job_id, usage in found.items() if usage is not None}
+
+    def total_usage(self) -> Usage | None:
+        """What all jobs of this server use together, and have used; None while they have no group. Reads files."""
+        cgroups = self._found_cgroups
+        return cgroups.total() if cgroups is not None else None
 
     async def disk_bytes(self, job_id: int) -> int:
         """What an ended job takes of the disk."""
@@ -355,7 +360,7 @@ class LocalExecutor:
             reason = reason or str(error)
         with contextlib.suppress(HostUnable):
             await asyncio.to_thread(self._cgroups.clean, directory.name)
-        return Lost(f"lost: {reason}")
+        return Lost(f"{LOST}{reason}")
 
     def _why_lost(self, who: record.Monitor | None) -> str:
         return "the host was rebooted" if who is not None and who.boot != self.epoch else "its monitor was killed"

@@ -4,6 +4,7 @@
 # This file has been @generated
 
 __all__ = (
+    "CpuMetrics",
     "DataChunk",
     "DeleteAllJobsReq",
     "DeleteAllJobsRes",
@@ -11,6 +12,7 @@ __all__ = (
     "DeleteJobRes",
     "DeleteWorkflowRequest",
     "DeleteWorkflowResponse",
+    "DiskMetrics",
     "EmptyRequest",
     "Event",
     "ExecInput",
@@ -27,9 +29,11 @@ __all__ = (
     "GetWorkflowJobsResponse",
     "GetWorkflowStatusRequest",
     "GetWorkflowStatusResponse",
+    "HostStatus",
     "Job",
     "JobInput",
     "JobInputRes",
+    "JobMetrics",
     "JobServiceBase",
     "JobServiceStub",
     "JobUsage",
@@ -38,9 +42,12 @@ __all__ = (
     "Jobs",
     "ListWorkflowsRequest",
     "ListWorkflowsResponse",
+    "MemoryMetrics",
     "MonitoringServiceBase",
     "MonitoringServiceStub",
+    "NetworkMetrics",
     "PauseJobReq",
+    "ProcessMetrics",
     "ReadFilesReq",
     "Receipt",
     "ResumeJobReq",
@@ -50,14 +57,20 @@ __all__ = (
     "RunWorkflowRequest",
     "RunWorkflowResponse",
     "Schedule",
+    "ServerStatus",
     "SessionServiceBase",
     "SessionServiceStub",
     "SetJobTimeoutReq",
     "StopJobReq",
     "StopJobRes",
     "StopWorkflowRequest",
+    "StoreMetrics",
     "Stream",
     "StreamJobUsageReq",
+    "StreamMetrics",
+    "StreamSystemMetricsReq",
+    "SystemMetricsRes",
+    "SystemStatusRes",
     "Terminal",
     "Timestamp",
     "UploadPiece",
@@ -104,6 +117,37 @@ class Stream(betterproto2.Enum):
     """
 
     BOTH = 3
+
+
+@dataclass(eq=False, repr=False)
+class CpuMetrics(betterproto2.Message):
+    """
+    Of the host.
+    """
+
+    busy_usec: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
+    """
+    Microseconds of all processors that were not idle
+    """
+
+    load1: "float" = betterproto2.field(2, betterproto2.TYPE_DOUBLE)
+    """
+    Processes that run or wait for a disk, over 1, 5 and 15 minutes
+    """
+
+    load5: "float" = betterproto2.field(3, betterproto2.TYPE_DOUBLE)
+
+    load15: "float" = betterproto2.field(4, betterproto2.TYPE_DOUBLE)
+
+    jobs_usec: "int | None" = betterproto2.field(
+        5, betterproto2.TYPE_INT64, optional=True
+    )
+    """
+    Microseconds of all processors that jobs have used; absent before the first of them
+    """
+
+
+default_message_pool.register_message("joblet", "CpuMetrics", CpuMetrics)
 
 
 @dataclass(eq=False, repr=False)
@@ -216,6 +260,44 @@ class DeleteWorkflowResponse(betterproto2.Message):
 default_message_pool.register_message(
     "joblet", "DeleteWorkflowResponse", DeleteWorkflowResponse
 )
+
+
+@dataclass(eq=False, repr=False)
+class DiskMetrics(betterproto2.Message):
+    """
+    Of the file system that holds the server's state, in bytes.
+    """
+
+    total: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
+
+    free: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+    """
+    To the server
+    """
+
+    inodes: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
+    """
+    Their number; 0 where there is no fixed one
+    """
+
+    inodes_free: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
+
+    jobs_read: "int | None" = betterproto2.field(
+        5, betterproto2.TYPE_INT64, optional=True
+    )
+    """
+    By all jobs, from disks
+    """
+
+    jobs_written: "int | None" = betterproto2.field(
+        6, betterproto2.TYPE_INT64, optional=True
+    )
+    """
+    By all jobs, to disks
+    """
+
+
+default_message_pool.register_message("joblet", "DiskMetrics", DiskMetrics)
 
 
 @dataclass(eq=False, repr=False)
@@ -769,6 +851,39 @@ default_message_pool.register_message(
 
 
 @dataclass(eq=False, repr=False)
+class HostStatus(betterproto2.Message):
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    kernel: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    Such as 6.1.0-18-amd64
+    """
+
+    machine: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    Such as x86_64
+    """
+
+    cpus: "int" = betterproto2.field(4, betterproto2.TYPE_INT32)
+    """
+    Processors that are online
+    """
+
+    boot_time: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    RFC 3339 UTC
+    """
+
+    fault: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
+    """
+    Why it can run no jobs; empty when it can
+    """
+
+
+default_message_pool.register_message("joblet", "HostStatus", HostStatus)
+
+
+@dataclass(eq=False, repr=False)
 class Job(betterproto2.Message):
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
@@ -1032,6 +1147,53 @@ default_message_pool.register_message("joblet", "JobInputRes", JobInputRes)
 
 
 @dataclass(eq=False, repr=False)
+class JobMetrics(betterproto2.Message):
+    scheduled: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
+    """
+    Jobs by their status
+    """
+
+    pending: "int" = betterproto2.field(2, betterproto2.TYPE_INT32)
+
+    initializing: "int" = betterproto2.field(3, betterproto2.TYPE_INT32)
+
+    running: "int" = betterproto2.field(4, betterproto2.TYPE_INT32)
+
+    paused: "int" = betterproto2.field(5, betterproto2.TYPE_INT32)
+    """
+    Of those that run
+    """
+
+    ended: "dict[str, int]" = betterproto2.field(
+        6,
+        betterproto2.TYPE_MAP,
+        map_meta=betterproto2.map_meta(
+            betterproto2.TYPE_STRING, betterproto2.TYPE_INT64
+        ),
+    )
+    """
+    Since the server's start, by what of
+    """
+
+    slots_used: "int" = betterproto2.field(7, betterproto2.TYPE_INT32)
+
+    queue_places_used: "int" = betterproto2.field(8, betterproto2.TYPE_INT32)
+
+    workflows: "int" = betterproto2.field(9, betterproto2.TYPE_INT32)
+    """
+    That have not ended
+    """
+
+    next_time: "str" = betterproto2.field(10, betterproto2.TYPE_STRING)
+    """
+    The earliest that a job waits for (RFC 3339 UTC)
+    """
+
+
+default_message_pool.register_message("joblet", "JobMetrics", JobMetrics)
+
+
+@dataclass(eq=False, repr=False)
 class Jobs(betterproto2.Message):
     jobs: "list[Job]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
     """
@@ -1174,11 +1336,72 @@ default_message_pool.register_message(
 
 
 @dataclass(eq=False, repr=False)
+class MemoryMetrics(betterproto2.Message):
+    """
+    Of the host, in bytes.
+    """
+
+    total: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
+
+    available: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+    """
+    To new processes, without swapping
+    """
+
+    swap_total: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
+
+    swap_free: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
+
+    jobs: "int | None" = betterproto2.field(5, betterproto2.TYPE_INT64, optional=True)
+    """
+    All jobs' together, page cache included; absent before the first of them
+    """
+
+
+default_message_pool.register_message("joblet", "MemoryMetrics", MemoryMetrics)
+
+
+@dataclass(eq=False, repr=False)
+class NetworkMetrics(betterproto2.Message):
+    """
+    Of the host's devices but the loopback, in bytes.
+    """
+
+    received: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
+
+    sent: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+
+
+default_message_pool.register_message("joblet", "NetworkMetrics", NetworkMetrics)
+
+
+@dataclass(eq=False, repr=False)
 class PauseJobReq(betterproto2.Message):
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 
 default_message_pool.register_message("joblet", "PauseJobReq", PauseJobReq)
+
+
+@dataclass(eq=False, repr=False)
+class ProcessMetrics(betterproto2.Message):
+    """
+    Of the server's own process.
+    """
+
+    cpu_usec: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
+
+    memory: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+    """
+    Bytes, resident
+    """
+
+    descriptors: "int" = betterproto2.field(3, betterproto2.TYPE_INT32)
+
+    threads: "int" = betterproto2.field(4, betterproto2.TYPE_INT32)
+
+
+default_message_pool.register_message("joblet", "ProcessMetrics", ProcessMetrics)
 
 
 @dataclass(eq=False, repr=False)
@@ -1772,6 +1995,31 @@ default_message_pool.register_message("joblet", "Schedule", Schedule)
 
 
 @dataclass(eq=False, repr=False)
+class ServerStatus(betterproto2.Message):
+    version: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    start_time: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    RFC 3339 UTC
+    """
+
+    slots: "int" = betterproto2.field(3, betterproto2.TYPE_INT32)
+    """
+    Jobs that may run at a time
+    """
+
+    queue_places: "int" = betterproto2.field(4, betterproto2.TYPE_INT32)
+    """
+    Orders that may wait for a slot
+    """
+
+    max_connections: "int" = betterproto2.field(5, betterproto2.TYPE_INT32)
+
+
+default_message_pool.register_message("joblet", "ServerStatus", ServerStatus)
+
+
+@dataclass(eq=False, repr=False)
 class SetJobTimeoutReq(betterproto2.Message):
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
@@ -1829,6 +2077,31 @@ default_message_pool.register_message(
 
 
 @dataclass(eq=False, repr=False)
+class StoreMetrics(betterproto2.Message):
+    bytes: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
+    """
+    Of the database's files
+    """
+
+    commits: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+
+    changes: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
+    """
+    In these
+    """
+
+    commit_usec: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
+    """
+    Microseconds that these took
+    """
+
+    damaged: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
+
+
+default_message_pool.register_message("joblet", "StoreMetrics", StoreMetrics)
+
+
+@dataclass(eq=False, repr=False)
 class StreamJobUsageReq(betterproto2.Message):
     ids: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
     """
@@ -1842,6 +2115,122 @@ class StreamJobUsageReq(betterproto2.Message):
 
 
 default_message_pool.register_message("joblet", "StreamJobUsageReq", StreamJobUsageReq)
+
+
+@dataclass(eq=False, repr=False)
+class StreamMetrics(betterproto2.Message):
+    connections: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
+
+    calls: "int" = betterproto2.field(2, betterproto2.TYPE_INT32)
+    """
+    Under way
+    """
+
+    followers: "int" = betterproto2.field(3, betterproto2.TYPE_INT32)
+    """
+    Of logs
+    """
+
+    followers_behind: "int" = betterproto2.field(4, betterproto2.TYPE_INT32)
+    """
+    Of these, those that have not come to the log's end
+    """
+
+    log_sent: "int" = betterproto2.field(5, betterproto2.TYPE_INT64)
+    """
+    Bytes of output that were given to readers
+    """
+
+
+default_message_pool.register_message("joblet", "StreamMetrics", StreamMetrics)
+
+
+@dataclass(eq=False, repr=False)
+class StreamSystemMetricsReq(betterproto2.Message):
+    interval_seconds: "int" = betterproto2.field(1, betterproto2.TYPE_INT32)
+    """
+    1 to 3,600; 0 is 5
+    """
+
+    metric_types: "list[str]" = betterproto2.field(
+        2, betterproto2.TYPE_STRING, repeated=True
+    )
+    """
+    Names of fields of SystemMetricsRes from 2 on; empty is all
+    """
+
+
+default_message_pool.register_message(
+    "joblet", "StreamSystemMetricsReq", StreamSystemMetricsReq
+)
+
+
+@dataclass(eq=False, repr=False)
+class SystemMetricsRes(betterproto2.Message):
+    """
+    Of what grows, how much it was since the host's or the server's start: two samples tell how fast.
+    """
+
+    time: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
+    """
+    Nanoseconds since the epoch
+    """
+
+    cpu: "CpuMetrics | None" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, optional=True
+    )
+
+    memory: "MemoryMetrics | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, optional=True
+    )
+
+    disk: "DiskMetrics | None" = betterproto2.field(
+        4, betterproto2.TYPE_MESSAGE, optional=True
+    )
+
+    network: "NetworkMetrics | None" = betterproto2.field(
+        5, betterproto2.TYPE_MESSAGE, optional=True
+    )
+
+    jobs: "JobMetrics | None" = betterproto2.field(
+        6, betterproto2.TYPE_MESSAGE, optional=True
+    )
+
+    streams: "StreamMetrics | None" = betterproto2.field(
+        7, betterproto2.TYPE_MESSAGE, optional=True
+    )
+
+    store: "StoreMetrics | None" = betterproto2.field(
+        8, betterproto2.TYPE_MESSAGE, optional=True
+    )
+
+    process: "ProcessMetrics | None" = betterproto2.field(
+        9, betterproto2.TYPE_MESSAGE, optional=True
+    )
+
+
+default_message_pool.register_message("joblet", "SystemMetricsRes", SystemMetricsRes)
+
+
+@dataclass(eq=False, repr=False)
+class SystemStatusRes(betterproto2.Message):
+    host: "HostStatus | None" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, optional=True
+    )
+
+    server: "ServerStatus | None" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, optional=True
+    )
+
+    metrics: "SystemMetricsRes | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    All of them
+    """
+
+
+default_message_pool.register_message("joblet", "SystemStatusRes", SystemStatusRes)
 
 
 @dataclass(eq=False, repr=False)
@@ -2641,6 +3030,49 @@ class MonitoringServiceStub(betterproto2_grpclib.ServiceStub):
         ):
             yield response
 
+    async def get_system_status(
+        self,
+        message: "EmptyRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "SystemStatusRes":
+        """
+        How the server and its host are.
+        """
+
+        return await self._unary_unary(
+            "/joblet.MonitoringService/GetSystemStatus",
+            message,
+            SystemStatusRes,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def stream_system_metrics(
+        self,
+        message: "StreamSystemMetricsReq",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "AsyncIterator[SystemMetricsRes]":
+        """
+        The same, again and again.
+        """
+
+        async for response in self._unary_stream(
+            "/joblet.MonitoringService/StreamSystemMetrics",
+            message,
+            SystemMetricsRes,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        ):
+            yield response
+
 
 class SessionServiceStub(betterproto2_grpclib.ServiceStub):
     """
@@ -3202,6 +3634,23 @@ class MonitoringServiceBase(betterproto2_grpclib.ServiceBase):
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
         yield UsageSample()
 
+    async def get_system_status(self, message: "EmptyRequest") -> "SystemStatusRes":
+        """
+        How the server and its host are.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def stream_system_metrics(
+        self, message: "StreamSystemMetricsReq"
+    ) -> "AsyncIterator[SystemMetricsRes]":
+        """
+        The same, again and again.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+        yield SystemMetricsRes()
+
     async def __rpc_stream_job_usage(
         self, stream: "grpclib.server.Stream[StreamJobUsageReq, UsageSample]"
     ) -> None:
@@ -3213,6 +3662,25 @@ class MonitoringServiceBase(betterproto2_grpclib.ServiceBase):
             request,
         )
 
+    async def __rpc_get_system_status(
+        self, stream: "grpclib.server.Stream[EmptyRequest, SystemStatusRes]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.get_system_status(request)
+        await stream.send_message(response)
+
+    async def __rpc_stream_system_metrics(
+        self, stream: "grpclib.server.Stream[StreamSystemMetricsReq, SystemMetricsRes]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        await self._call_rpc_handler_server_stream(
+            self.stream_system_metrics,
+            stream,
+            request,
+        )
+
     def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
         return {
             "/joblet.MonitoringService/StreamJobUsage": grpclib.const.Handler(
@@ -3220,6 +3688,18 @@ class MonitoringServiceBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_STREAM,
                 StreamJobUsageReq,
                 UsageSample,
+            ),
+            "/joblet.MonitoringService/GetSystemStatus": grpclib.const.Handler(
+                self.__rpc_get_system_status,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                EmptyRequest,
+                SystemStatusRes,
+            ),
+            "/joblet.MonitoringService/StreamSystemMetrics": grpclib.const.Handler(
+                self.__rpc_stream_system_metrics,
+                grpclib.const.Cardinality.UNARY_STREAM,
+                StreamSystemMetricsReq,
+                SystemMetricsRes,
             ),
         }
 

@@ -1,0 +1,98 @@
+"""`rnx monitor`: how the server and its host are, live."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rnx.jobs import seconds
+from rnx.output import Output
+from rnx.session import ServerCommand, with_client
+from rnx.system_text import headings, is_restart, line, page, sample_json
+
+if TYPE_CHECKING:
+    from joblet.client import Client, SystemMetrics, SystemStatus
+
+Show = Callable[["SystemStatus", "SystemMetrics", "SystemMetrics | None"], Awaitable[None]]
+
+
+def monitor(
+    ctx: typer.Context,
+    interval: Annotated[
+        float,
+        typer.Option(
+            parser=seconds,
+            metavar="DURATION",
+            help="Between two samples, in whole seconds: 1s to 1h (default: 2s).",
+            show_default=False,
+        ),
+    ] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Print one page, of two samples, and end.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print each sample as a JSON object with the field names of the API.")
+    ] = False,
+) -> None:
+    """Show how the server and its host are: jobs, processors, memory, disk, network, streams and database.
+
+    A restart of the server does not end it.
+    """
+    if interval != round(interval):
+        raise typer.BadParameter(f"not whole seconds: {interval:g} s", param_hint="'--interval'")
+    drawn = not (as_json or once) and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    alone = drawn or as_json
+    """the first sample is to be seen at once"""
+
+    async def call(client: Client) -> None:
+        before: SystemMetrics | None = None
+        async with AsyncExitStack() as stack:
+            stream = client.system_metrics(interval=round(interval), reconnect=True)
+            samples = await stack.enter_async_context(aclosing(stream))
+            status = await client.system_status()
+            show = _picture(stack) if drawn else await _text(stack, as_json=as_json, once=once)
+            async for sample in samples:
+                if before is not None and is_restart(sample, before):
+                    before, status = None, await client.system_status()
+                if before is not None or alone:
+                    await show(status, sample, before)
+                    if once:
+                        break
+                before = sample
+
+    with_client(ctx, call)
+
+
+def _picture(stack: AsyncExitStack) -> Show:
+    from rnx.monitor_screen import Screen
+
+    screen = stack.enter_context(Screen())
+
+    async def draw(status: SystemStatus, sample: SystemMetrics, before: SystemMetrics | None) -> None:
+        screen.draw(status, sample, before)
+
+    return draw
+
+
+async def _text(stack: AsyncExitStack, *, as_json: bool, once: bool) -> Show:
+    output = await stack.enter_async_context(Output(sys.stdout.fileno()))
+    above = "" if as_json or once else headings()
+
+    async def print_text(status: SystemStatus, sample: SystemMetrics, before: SystemMetrics | None) -> None:
+        nonlocal above
+        if as_json:
+            text = sample_json(status, sample)
+        else:
+            text = page(status, sample, before) if once else above + line(sample, before)
+        above = ""
+        await output.write(text.encode("utf-8", "backslashreplace"))
+
+    return print_text
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command(cls=ServerCommand)(monitor)
