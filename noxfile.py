@@ -134,6 +134,13 @@ def man(session: nox.Session) -> None:
     session.run("python", "docs/generate.py", "man", *(session.posargs or ["man"]), env={"PYTHONPATH": "src"})
 
 
+@nox.session(python=PYTHONS[0])
+def deb(session: nox.Session) -> None:
+    """Write dist/joblet_VERSION_ARCH.deb for Debian 12, which installs without a network (needs dpkg-deb)."""
+    session.install(*PROJECT["project"]["dependencies"])
+    session.run("python", "deploy/deb/build.py", *session.posargs)
+
+
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The tests, on each Python present; those marked `load` on the lowest one only."""

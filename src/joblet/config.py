@@ -178,6 +178,8 @@ class SecuritySection(_Section):
     """its private key"""
     minTlsVersion: Literal["1.2", "1.3"] = "1.3"
     """connections of an older version are refused"""
+    hosts: list[str] = []
+    """names and addresses beside this machine's own that `joblet init` makes the server's certificate for"""
 
 
 class LoggingSection(_Section):

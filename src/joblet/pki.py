@@ -146,6 +146,15 @@ def save(pair: KeyPair, directory: Path, name: str, *, force: bool = False) -> t
     return certificate_path, key_path
 
 
+def write_private(path: Path, data: bytes, *, force: bool = False) -> None:
+    """Write a file that only its owner can read.
+
+    Raises PkiError when it cannot be written or, without `force`, exists.
+    """
+    _make_directory(path.parent)
+    _write(path, data, 0o600, force)
+
+
 def load(directory: Path, name: str) -> KeyPair:
     """Read a certificate and its key back.
 

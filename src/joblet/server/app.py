@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import logging
 import os
 import signal
@@ -31,6 +32,7 @@ from joblet.log import fields
 from joblet.logs import LogHub
 from joblet.retention import Janitor
 from joblet.runner import Runner
+from joblet.server import systemd
 from joblet.server.descriptors import Descriptors
 from joblet.server.exec_session import Commands
 from joblet.server.files import FileService
@@ -80,6 +82,7 @@ def serve(config_path: Path) -> int:
         for line in str(error).splitlines():
             print(f"Error: {line}", file=sys.stderr)
         return 1
+    faulthandler.enable()  # a watchdog that has this process aborted finds out where it was
     _keep_descriptors()
     sys.setswitchinterval(_SWITCH_SECONDS)
     listener = logs_of_server.start(settings.logging.level, settings.logging.format)
@@ -99,6 +102,7 @@ async def _serve(settings: Config, config_path: Path) -> None:
     descriptors = raise_descriptor_limit()
     stop = _stop_signals()
     async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(systemd.watchdog())
         state_dir = stack.enter_context(hold(settings.state_dir(base)))
         store = open_store(state_dir)
         stack.push_async_callback(store.close)
@@ -145,10 +149,10 @@ async def _serve(settings: Config, config_path: Path) -> None:
             "server accepting connections",
             extra=fields(address=address[0], port=address[1], version=__version__, stateDir=str(state_dir)),
         )
-        _notify_systemd("READY=1")
+        systemd.notify("READY=1", f"STATUS=Accepting connections on {address[0]}:{address[1]}")
         await stop.wait()
         log.info("server is shutting down; jobs go on")
-        _notify_systemd("STOPPING=1")
+        systemd.notify("STOPPING=1", "STATUS=Shutting down; jobs go on")
         await hub.close()
         job_service.close()
         session_service.close()
@@ -208,15 +212,6 @@ def _listen(server: Server, settings: Config, tls: ssl.SSLContext, descriptors: 
     Listener(server, listening, tls, most).start()
     name = listening.getsockname()
     return name[0], name[1]
-
-
-def _notify_systemd(state: str) -> None:
-    """sd_notify(3), where systemd asks for it."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-            channel.connect("\0" + address[1:] if address.startswith("@") else address)
-            channel.send(state.encode())
 
 
 def _on_loop_exception(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
