@@ -177,6 +177,13 @@ def vm(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[0])
+def install(session: nox.Session) -> None:
+    """Install, upgrade, roll back and purge the Debian package in a booted machine (root, qemu, dpkg-deb)."""
+    session.install(".")
+    session.run("python", "tests/vm/install", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
 def power_loss(session: nox.Session) -> None:
     """Cut the power of a booted machine under load; `-- --seed N --cycles N` to choose (root, qemu, 8 minutes)."""
     session.install(".", *group("test"))

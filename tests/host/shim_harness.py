@@ -41,7 +41,7 @@ def encode(entries: Iterable[tuple[str, str]]) -> bytes:
 def base_entries(job_id: str = "7", **changes: str) -> Entries:
     """A job with the host's programs, up to its environment; a change of None leaves the entry out."""
     entries = {
-        "version": "4",
+        "version": "5",
         "id": job_id,
         "hostname": "job-7",
         "uid_base": str(UID_BASE),

@@ -142,8 +142,8 @@ def changed(key: str, *values: str) -> Entries:
     [
         b"",
         b"\0",
-        b"version=4",
-        b"version=4\0",
+        b"version=5",
+        b"version=5\0",
         encode(COMPLETE)[:-1],
         encode(COMPLETE) + b"\0",
         encode(COMPLETE) + b"arg=x\0",

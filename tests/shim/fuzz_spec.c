@@ -181,7 +181,7 @@ static void check_size(struct text text, uint32_t rows, uint32_t columns)
 
 static void check_spec(struct text text, const struct spec *spec)
 {
-    CHECK(strncmp(text.start, "version=4", sizeof "version=4") == 0);
+    CHECK(strncmp(text.start, "version=5", sizeof "version=5") == 0);
     CHECK(text.end - text.start >= 5 && memcmp(text.end - 5, "end=", 5) == 0);
     check_single(text, "id", spec->id);
     check_single(text, "hostname", spec->hostname);

@@ -123,7 +123,7 @@ def test_a_terminal_has_a_kind() -> None:
 )
 def test_what_is_encoded_is_decoded(argv: list[str], groups: list[Group], view: View, disk: bool) -> None:
     pairs = encoded(a_job(argv, disk=disk), groups=groups, view=view)
-    assert pairs[0] == ("version", b"4")
+    assert pairs[0] == ("version", b"5")
     assert values(pairs, "disk") == ([b""] if disk else [])
     assert values(pairs, "apart") == []
     apart = encoded(a_job(argv, disk=disk, separate_streams=True), groups=groups, view=view)
