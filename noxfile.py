@@ -134,6 +134,13 @@ def man(session: nox.Session) -> None:
     session.run("python", "docs/generate.py", "man", *(session.posargs or ["man"]), env={"PYTHONPATH": "src"})
 
 
+@nox.session(python=PYTHONS[0])
+def deb(session: nox.Session) -> None:
+    """Write dist/joblet_VERSION_ARCH.deb for Debian 12, which installs without a network (needs dpkg-deb)."""
+    session.install(*PROJECT["project"]["dependencies"])
+    session.run("python", "deploy/deb/build.py", *session.posargs)
+
+
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The tests, on each Python present; those marked `load` on the lowest one only."""
@@ -167,6 +174,13 @@ def bench(session: nox.Session) -> None:
 def vm(session: nox.Session) -> None:
     """The tests that depend on the machine, in a booted one with systemd and control groups v2 only (root, qemu)."""
     session.run("tests/vm/pytest", *session.posargs, external=True)
+
+
+@nox.session(python=PYTHONS[0])
+def install(session: nox.Session) -> None:
+    """Install, upgrade, roll back and purge the Debian package in a booted machine (root, qemu, dpkg-deb)."""
+    session.install(".")
+    session.run("python", "tests/vm/install", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])

@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "kernel.h"
+#include "spec.h"
 
 enum { SUBJECT_MAX = 200, STARTED_SIZE = 128 };
 
@@ -87,7 +88,8 @@ void record_monitor(int dir)
     char stat[1024], boot[64], text[256];
     read_line("/proc/self/stat", stat, sizeof stat);
     read_line("/proc/sys/kernel/random/boot_id", boot, sizeof boot);
-    int length = snprintf(text, sizeof text, "pid=%d\nstart=%s\nboot=%s\n", (int)getpid(), find_start_time(stat), boot);
+    int length = snprintf(text, sizeof text, "version=" PROTOCOL_VERSION "\npid=%d\nstart=%s\nboot=%s\n", (int)getpid(),
+                          find_start_time(stat), boot);
     int fd = create(dir, ".monitor");
     if (fd < 0 || !write_all(fd, text, (size_t)length) || renameat(dir, ".monitor", dir, "monitor") < 0)
         die(STAGE_LOG, "write monitor");

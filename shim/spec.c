@@ -214,7 +214,7 @@ static bool read_entry(struct reader *reader, enum key key, char *value)
     bool fine = true;
     switch (key) {
     case VERSION:
-        return strcmp(value, "5") == 0 || refuse(reader, "not a version that this shim speaks");
+        return strcmp(value, PROTOCOL_VERSION) == 0 || refuse(reader, "not a version that this shim speaks");
     case ID:
         spec->id = value;
         return is_digits(value, ID_MAX) || refuse(reader, "not an id");

@@ -14,6 +14,9 @@ enum {
     SPEC_DETAIL_SIZE = 96,
 };
 
+/* Of PROTOCOL.md: what the server has to speak, and says it does. */
+#define PROTOCOL_VERSION "5"
+
 /* Where the job sees the directory that it shares with the others of its workflow. */
 #define SHARED_PLACE "/workflow"
 

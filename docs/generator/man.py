@@ -29,7 +29,8 @@ _ENVIRONMENT: dict[str, Records] = {
 _FILES: dict[str, Records] = {
     "rnx": [("rnx-config.yml", "Named servers and certificates; in ., ./config, ~/.rnx or /etc/joblet.")],
     "joblet": [
-        ("/opt/joblet/joblet-config.yml", "The configuration, if --config names no other."),
+        ("/opt/joblet/joblet-config.yml", "The configuration, if --config names no other; a link to /etc/joblet."),
+        ("/etc/joblet/rnx-config.yml", "An admin's settings for rnx, which the first start makes."),
         ("/var/lib/joblet", "The state: database, job directories, logs."),
     ],
 }

@@ -180,11 +180,15 @@ class Authority:
             Listed(entry, revoked.get(entry.serial), signers.get(entry.authority, "retired")) for entry in self._known()
         ]
 
+    def record(self, name: str, pair: KeyPair, ca: KeyPair) -> None:
+        """Know a certificate from now on that is not to lie here. Raises PkiError."""
+        pki.make_directory(self.directory)
+        self._record.add(Issued.of(name, pair.certificate, ca.certificate))
+
     def _publish(self, name: str, pair: KeyPair, ca: KeyPair, *, force: bool) -> Written:
         if not force:
             pki.check_absent(self.directory, name)
-        pki.make_directory(self.directory)
-        self._record.add(Issued.of(name, pair.certificate, ca.certificate))
+        self.record(name, pair, ca)
         return Written(pair.certificate, pki.save(pair, self.directory, name, force=force))
 
     def _authorities(self) -> list[KeyPair]:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from joblet import __version__, audit_cli, certs_cli, command_line
+from joblet import __version__, audit_cli, certs_cli, command_line, install_cli
 
 
 class _Program(command_line.Group):
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(certs_cli.app, name="certs")
 app.add_typer(audit_cli.app, name="audit")
+install_cli.register(app)
 
 Config = Annotated[Path, typer.Option("--config", help="The configuration file.")]
 DEFAULT_CONFIG = Path("/opt/joblet/joblet-config.yml")
@@ -62,6 +63,33 @@ def serve(
     from joblet.server import app as server
 
     raise typer.Exit(server.serve(config))
+
+
+@app.command(cls=command_line.Command)
+def init(
+    config: Config = DEFAULT_CONFIG,
+    hosts: Annotated[
+        list[str] | None,
+        typer.Option("--host", help="A name or address by which clients reach this server; may be repeated."),
+    ] = None,
+) -> None:
+    """Make what a first start needs and is not there: certificates, and an admin's settings for rnx.
+
+    joblet.service calls it before each start. It changes nothing that exists.
+    """
+    from joblet.config import load
+    from joblet.first_start import prepare
+    from joblet.pki import PkiError
+
+    with _explained():
+        try:
+            made = prepare(load(config), config, hosts or ())
+        except PkiError as error:
+            raise command_line.Failure(str(error)) from None
+    if made is not None:
+        command_line.write(f"certificates for {', '.join(made.hosts)}: {made.certificates}\n")
+        if made.settings is not None:
+            command_line.write(f"an admin's settings for rnx, with the key (keep it safe): {made.settings}\n")
 
 
 @app.command(cls=command_line.Command)

@@ -242,6 +242,8 @@ class SecuritySection(_Section):
     """of clients' certificates that are not accepted any more; the default is crl.pem beside caCert, if it is there"""
     minTlsVersion: Literal["1.2", "1.3"] = "1.3"
     """connections of an older version are refused"""
+    hosts: list[str] = []
+    """names and addresses beside this machine's own that `joblet init` makes the server's certificate for"""
 
 
 class LoggingSection(_Section):

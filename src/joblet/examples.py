@@ -19,6 +19,19 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ("serve with the configuration of the installation", "joblet serve"),
         ("with another one, which is checked before anything starts", "joblet serve --config ./joblet-config.yml"),
     ),
+    "init": (
+        ("certificates for this machine and an admin's settings, unless they are there", "joblet init"),
+        ("clients reach it by another name", "joblet init --host prod.example.com"),
+    ),
+    "install": (
+        ("see what would be written", "joblet install --systemd --dry-run"),
+        (
+            "make this installation the service of this machine",
+            "joblet install --systemd --host prod.example.com && systemctl enable --now joblet",
+        ),
+        ("lay it out below a directory, for an image", "joblet install --systemd --prefix /mnt/image"),
+    ),
+    "uninstall": (("stop the service and remove it; jobs and certificates stay", "joblet uninstall"),),
     "doctor": (
         ("say what this host offers, and what to do about each gap", "joblet doctor"),
         ("the same, for programs", "joblet doctor --json"),

@@ -58,7 +58,12 @@ _rnx() {
         _files
     fi
 }
-compdef _rnx rnx
+# A file that compinit finds by its first line is the function itself when it is first called.
+if [[ ${funcstack[1]} == _rnx ]]; then
+    _rnx "$@"
+else
+    compdef _rnx rnx
+fi
 """,
     Shell.FISH: """\
 function __rnx_complete

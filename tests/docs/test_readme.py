@@ -43,8 +43,11 @@ def test_the_python_examples_run(make_server: Callable[..., Server]) -> None:
 
 def test_the_certificate_commands_work(tmp_path: Path) -> None:
     commands = [line for block in README.blocks("sh") for line in block.splitlines() if line.startswith("joblet certs")]
-    assert len(commands) == 2
-    for command in commands:
+    assert len(commands) == 1
+    config = tmp_path / "joblet-config.yml"
+    files = {"caCert": "ca-cert.pem", "serverCert": "server-cert.pem", "serverKey": "server-key.pem"}
+    config.write_text(yaml.safe_dump({"security": {key: f"certs/{name}" for key, name in files.items()}}))
+    for command in (f"joblet init --config {config}", *commands):
         arguments = shlex.split(command.replace("/opt/joblet", str(tmp_path)))[1:]
         subprocess.run([sys.executable, "-m", "joblet", *arguments], check=True, capture_output=True)
     made = {path.name for path in (tmp_path / "certs").iterdir()}
@@ -101,9 +104,10 @@ def test_the_service_starts_what_the_readme_installs() -> None:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read(ROOT / "deploy/joblet.service")
-    program, *arguments = shlex.split(unit["Service"]["ExecStart"])
-    assert f"{Path(program).parent.parent}/bin/pip install ." in README.text
-    assert arguments == ["serve", "--config", str(DEFAULT_PATH)]
+    for key, word in (("ExecStartPre", "init"), ("ExecStart", "serve")):
+        program, *arguments = shlex.split(unit["Service"][key].removeprefix("+"))
+        assert f"{Path(program).parent.parent}/bin/pip install ." in README.text
+        assert arguments == [word, "--config", str(DEFAULT_PATH)]
     assert unit["Service"]["KillMode"] == "process"
 
 

@@ -11,6 +11,8 @@ import grpc
 import pytest
 from harness import Server, Stock, processes_of, wait_for_end
 
+from joblet.executor.local.spec import PROTOCOL
+
 COUNTER = "import time\nfor n in range(200): print(n, flush=True); time.sleep(0.01)"
 COUNTED = "".join(f"{n}\n" for n in range(200)).encode()
 
@@ -131,6 +133,25 @@ def test_every_acknowledged_job_is_found_after_sigkill(make_server, stock) -> No
                 assert output == f"{number}\n".encode()
             else:  # killed in the instant between its lock and its monitor: never ran, and says so
                 assert (status.reason, output) == ("lost: the server ended while it was launched", b"")
+
+
+def test_a_job_of_an_older_version_is_taken_up_and_one_of_a_newer_is_left_alone(make_server, stock) -> None:
+    server = make_server().start()
+    with server.channel() as channel:
+        job = Stock(channel, *stock).started("sleep", "1h")
+    server.stop()
+    said = server.state / f"jobs/{job.id}/monitor"
+    lines = [line for line in said.read_text().splitlines() if not line.startswith("version=")]
+    said.write_text("\n".join([f"version={PROTOCOL + 1}", *lines, ""]))
+    with pytest.raises(AssertionError, match=rf"job {job.id} runs under a monitor of protocol {PROTOCOL + 1}"):
+        server.start()
+    said.write_text("\n".join([*lines, ""]))
+    server.start()
+    with server.channel() as channel:
+        client = Stock(channel, *stock)
+        found = client.status(job.id)
+        assert (found.status, found.startTime) == ("RUNNING", job.startTime)
+        client.stop(job.id)
 
 
 def test_a_second_server_on_the_same_state_refuses_to_start(make_server, certificates: Path) -> None:

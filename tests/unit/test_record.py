@@ -222,8 +222,10 @@ def test_a_file_that_cannot_be_read_is_bad(tmp_path: Path, name: str, read: Read
 
 
 def test_the_monitor_is_read(tmp_path: Path) -> None:
+    write(tmp_path, "monitor", {"version": "5", "pid": "4711", "start": "123456", "boot": "8a1c"})
+    assert read_monitor(tmp_path) == Monitor(4711, 123456, "8a1c", protocol=5)
     write(tmp_path, "monitor", {"pid": "4711", "start": "123456", "boot": "8a1c"})
-    assert read_monitor(tmp_path) == Monitor(4711, 123456, "8a1c")
+    assert read_monitor(tmp_path) == Monitor(4711, 123456, "8a1c", protocol=4)
 
 
 def test_the_start_is_read(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import logging
 import os
 import signal
@@ -32,6 +33,7 @@ from joblet.logs import LogHub
 from joblet.measures import CallMeasures, ConnectionMeasures
 from joblet.retention import Janitor
 from joblet.runner import Runner
+from joblet.server import systemd
 from joblet.server.audit import Audit
 from joblet.server.certificates import Certificates
 from joblet.server.descriptors import Descriptors
@@ -87,6 +89,7 @@ def serve(config_path: Path) -> int:
         for line in str(error).splitlines():
             print(f"Error: {line}", file=sys.stderr)
         return 1
+    faulthandler.enable()  # a watchdog that has this process aborted finds out where it was
     _keep_descriptors()
     sys.setswitchinterval(_SWITCH_SECONDS)
     listener = logs_of_server.start(settings.logging.level, settings.logging.format)
@@ -106,6 +109,7 @@ async def _serve(settings: Config, config_path: Path) -> None:
     descriptors = raise_descriptor_limit()
     stop = _stop_signals()
     async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(systemd.watchdog())
         stack.push_async_callback(certificates.close)
         certificates.start()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, certificates.reload)
@@ -169,10 +173,10 @@ async def _serve(settings: Config, config_path: Path) -> None:
             "server accepting connections",
             extra=fields(address=address[0], port=address[1], version=__version__, stateDir=str(state_dir)),
         )
-        _notify_systemd("READY=1")
+        systemd.notify("READY=1", f"STATUS=Accepting connections on {address[0]}:{address[1]}")
         await stop.wait()
         log.info("server is shutting down; jobs go on")
-        _notify_systemd("STOPPING=1")
+        systemd.notify("STOPPING=1", "STATUS=Shutting down; jobs go on")
         await hub.close()
         job_service.close()
         session_service.close()
@@ -250,15 +254,6 @@ def _listen(
     Listener(server, listening, certificates, most, audit.refused, measures).start()
     name = listening.getsockname()
     return name[0], name[1]
-
-
-def _notify_systemd(state: str) -> None:
-    """sd_notify(3), where systemd asks for it."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-            channel.connect("\0" + address[1:] if address.startswith("@") else address)
-            channel.send(state.encode())
 
 
 def _on_loop_exception(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:

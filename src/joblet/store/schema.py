@@ -32,7 +32,10 @@ def migrate(connection: sqlite3.Connection) -> None:
     steps = _steps()
     (have,) = connection.execute("PRAGMA user_version").fetchone()
     if have > len(steps):
-        raise StoreFailed(f"the database has schema {have}, this joblet knows up to {len(steps)}: use a newer joblet")
+        raise StoreFailed(
+            f"the database has schema {have}, this joblet knows up to {len(steps)}: use a newer joblet, "
+            "or give up what it has recorded since: joblet restore FILE, with a copy that was made before"
+        )
     for number, script in enumerate(steps[have:], start=have + 1):
         connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
 

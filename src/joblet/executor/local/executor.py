@@ -152,7 +152,10 @@ class LocalExecutor:
             raise
 
     async def recover(self, job: Job) -> Shim | Exit | Lost | None:
-        """Find a job again that an earlier server launched, or had begun to; None when its shim was never started."""
+        """Find a job again that an earlier server launched, or had begun to; None when its shim was never started.
+
+        Raises HostUnable when its monitor is of a later version than this server, and leaves it alone.
+        """
         directory = self._jobs / str(job.id)
         if job.epoch not in ("", self.epoch):  # of what it wrote, only the exit record is sure to be on the disk
             return await self._conclude(directory, "the host was rebooted")

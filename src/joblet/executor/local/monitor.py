@@ -11,9 +11,11 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from joblet.errors import HostUnable
 from joblet.executor.local import record
 from joblet.executor.local.record import BadRecord, Monitor, Started
 from joblet.executor.local.spawn import Process
+from joblet.executor.local.spec import PROTOCOL
 
 _EXT4_ROOT = 2
 """the root directory's inode"""
@@ -59,12 +61,17 @@ async def find(directory: Path, boot: str) -> Found | None:
     """The monitor of a job's directory, or None when it does not live; `boot` is this time's id.
 
     A held lock means a living monitor, and then its pid, start time and boot id must all match. Raises BadRecord when
-    the files do not tell which process it is.
+    the files do not tell which process it is, HostUnable when it is of a later version than this server.
     """
     for _ in range(_TRIES):
         if not lives(directory):
             return None
         who, started = record.read_monitor(directory), record.read_started(directory)
+        if who is not None and who.protocol > PROTOCOL:
+            raise HostUnable(
+                f"job {directory.name} runs under a monitor of protocol {who.protocol}, this joblet knows up to "
+                f"{PROTOCOL}: use a newer joblet, and stop the job with it if this one is wanted"
+            )
         if who is not None and started is not None:
             break
         # Between its start and its report, which is a matter of milliseconds.

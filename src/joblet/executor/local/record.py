@@ -10,6 +10,8 @@ from joblet.executor.base import Exit, LaunchFailed
 from joblet.executor.local import outputs
 from joblet.job import Receipt
 
+_SILENT = 4
+"""the newest version whose monitors do not say it"""
 _REPORT_MOST = 4096
 
 NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
@@ -24,6 +26,8 @@ class Monitor:
     start: int
     """field 22 of /proc/PID/stat: clock ticks since boot"""
     boot: str
+    protocol: int
+    """version of shim/PROTOCOL.md"""
 
 
 class BadRecord(Exception):
@@ -48,7 +52,8 @@ def read_monitor(directory: Path) -> Monitor | None:
     pairs = _read_pairs(directory / "monitor")
     if pairs is None:
         return None
-    return Monitor(_number(pairs, "pid"), _number(pairs, "start"), pairs.get("boot", ""))
+    protocol = _number(pairs, "version") if "version" in pairs else _SILENT
+    return Monitor(_number(pairs, "pid"), _number(pairs, "start"), pairs.get("boot", ""), protocol)
 
 
 @dataclass(frozen=True, slots=True)

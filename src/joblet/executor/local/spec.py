@@ -11,6 +11,9 @@ from pathlib import Path
 
 from joblet.job import Job
 
+PROTOCOL = 5
+"""version of shim/PROTOCOL.md"""
+
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TERM = "xterm"
 """the kind of a terminal of which it is not said"""
@@ -67,7 +70,7 @@ def encode(
     lives.
     """
     pairs: list[tuple[str, str | int]] = [
-        ("version", 5),
+        ("version", PROTOCOL),
         ("id", job.id),
         ("hostname", _hostname(job)),
         ("uid_base", uid_base),
