@@ -22,9 +22,13 @@ from joblet import pki, revocation
 from joblet.authority import Authority
 
 CHANGED = re.compile("certificates have changed")
-REFUSED = re.compile(r"certificates refused, those before stay in use \| error=(.*)")
 WITHIN = 1.0
 """seconds until the stream of a client ends that is not to be served any more: what is promised"""
+
+
+def refused(why: str) -> re.Pattern[str]:
+    """The line on a file that cannot be used."""
+    return re.compile(rf"certificates refused, those before stay in use \| error=.*{why}")
 
 
 class Place:
@@ -103,10 +107,10 @@ def place(tmp_path_factory: pytest.TempPathFactory, stock: tuple[ModuleType, Mod
 
 @pytest.fixture(scope="module")
 def writing(place: Place) -> Iterator[str]:
-    """A job that writes on."""
+    """A job that writes numbers, from 1 on."""
     with place.client("admin") as channel:
         calls = place.calls(channel)
-        job_id = calls.started("sh", "-c", "while :; do echo tick; sleep 0.05; done").id
+        job_id = calls.started("sh", "-c", "while :; do echo $((n += 1)); sleep 0.05; done").id
     yield job_id
     with place.client("admin") as channel:
         place.calls(channel).stop(job_id)
@@ -179,9 +183,10 @@ def test_a_certificate_that_expires_while_its_client_is_connected_ends_its_strea
 def test_the_servers_certificate_is_renewed_under_live_streams(place: Place, writing: str) -> None:
     following = Following(place, "admin", writing)
     before = shown_by(place)
-    place.changed(lambda: place.authority.renew("server", None))
-    after = shown_by(place)
-    assert after == pki.load(place.folder, "server").certificate.serial_number != before
+    place.authority.renew("server", None)
+    after = pki.load(place.folder, "server").certificate.serial_number
+    assert after != before
+    poll_until(lambda: shown_by(place) == after)
     lines = following.text.count(b"\n")
     poll_until(lambda: following.text.count(b"\n") > lines)
     assert not following.ended.is_set()
@@ -189,16 +194,19 @@ def test_the_servers_certificate_is_renewed_under_live_streams(place: Place, wri
 
 def test_a_faulty_file_is_refused_until_it_is_right(place: Place) -> None:
     cert, key = pki.paths(place.folder, "server")
-    good, serial = cert.read_bytes(), shown_by(place)
-    found = place.changed(lambda: cert.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n"), REFUSED)
-    assert "security.serverCert: not a certificate in PEM format, or a damaged one" in found[1]
+    serial = shown_by(place)
+    malformed = refused("security.serverCert: not a certificate in PEM format, or a damaged one")
+    place.changed(lambda: cert.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n"), malformed)
     assert shown_by(place) == serial
     other = pki.issue_server(pki.load(place.folder, "ca"))
-    found = place.changed(lambda: pki.write(cert, other.certificate_pem, 0o644, force=True), REFUSED)
-    assert "key values mismatch" in found[1]
-    place.changed(lambda: pki.write(key, other.key_pem, 0o600, force=True))
+    place.changed(lambda: pki.write(cert, other.certificate_pem, 0o644, force=True), refused("key values mismatch"))
+    pki.write(key, other.key_pem, 0o600, force=True)
+    poll_until(lambda: shown_by(place) == other.certificate.serial_number)
+    past = pki.issue_server(pki.load(place.folder, "ca"), days=1, now=datetime.now(UTC) - timedelta(days=2))
+    expired = refused("security.serverCert: expired on ")
+    place.changed(lambda: pki.save(past, place.folder, "server", force=True), expired)
     assert shown_by(place) == other.certificate.serial_number
-    assert good != cert.read_bytes()
+    pki.save(other, place.folder, "server", force=True)
 
 
 @pytest.mark.parametrize("fault", ["damaged", "of another authority", "gone"])
@@ -208,15 +216,12 @@ def test_a_list_that_cannot_be_used_changes_nothing(place: Place, fault: str) ->
     path = place.folder / "crl.pem"
     good = path.read_bytes()
     if fault == "damaged":
-        found = place.changed(lambda: path.write_bytes(good[:200]), REFUSED)
-        assert "security.revocationList: " in found[1]
+        place.changed(lambda: path.write_bytes(good[:200]), refused("not a list of revoked certificates"))
     elif fault == "gone":
-        found = place.changed(path.unlink, REFUSED)
-        assert "No such file or directory" in found[1]
+        place.changed(path.unlink, refused("No such file or directory"))
     else:
         wrong = revocation.sign(pki.create_ca(), {}, 99)
-        found = place.changed(lambda: path.write_bytes(wrong), REFUSED)
-        assert "not signed by an authority of security.caCert" in found[1]
+        place.changed(lambda: path.write_bytes(wrong), refused("not signed by an authority of security.caCert"))
     assert "revoked" in place.served("eve")
     start = len(place.server.lines)
     path.write_bytes(good)
@@ -235,7 +240,8 @@ def test_another_authority_takes_over_under_twenty_streams(place: Place, writing
     assert [place.served(name) for name in names[:3]] == [""] * 3  # of the former authority, by a server of it
     for name in (*names[1:], "admin"):
         place.authority.renew(name, None)
-    place.changed(lambda: place.authority.renew("server", None))
+    place.authority.renew("server", None)
+    poll_until(lambda: shown_by(place) == pki.load(place.folder, "server").certificate.serial_number)
     assert [place.served(name) for name in ("client0", "client1")] == ["", ""]
     assert not any(following.ended.is_set() for following in followings)
     renewed = [Following(place, name, writing) for name in names[1:]]
@@ -249,8 +255,17 @@ def test_another_authority_takes_over_under_twenty_streams(place: Place, writing
     }
     assert place.served("client0").startswith("UNAVAILABLE: ")
     assert not any(following.ended.is_set() for following in renewed)
-    complete = [following.text for following in renewed]
-    poll_until(lambda: all(len(one.text) > len(text) for one, text in zip(renewed, complete, strict=True)))
+    so_far = [following.text for following in renewed]
+    poll_until(lambda: all(len(one.text) > len(text) for one, text in zip(renewed, so_far, strict=True)))
+    for following in (*followings, *renewed):
+        numbers = [int(line) for line in following.text.split(b"\n")[:-1]]
+        assert numbers == list(range(1, len(numbers) + 1))
+
+
+def show(place: Place, server: pki.KeyPair) -> None:
+    """Give the server a certificate, and wait until it shows that."""
+    pki.save(server, place.folder, "server", force=True)
+    poll_until(lambda: shown_by(place) == server.certificate.serial_number)
 
 
 def shown_by(place: Place) -> int:
@@ -261,13 +276,13 @@ def shown_by(place: Place) -> int:
 
 def test_rnx_tells_of_certificates_that_end_soon_and_of_none_that_does_not(place: Place) -> None:
     ca = pki.load(place.folder, "ca")
-    place.changed(lambda: pki.save(pki.issue_server(ca, days=365), place.folder, "server", force=True))
+    show(place, pki.issue_server(ca, days=365))
     place.issue("long")
     pki.save(pki.issue_client(ca, "long", pki.Role.VIEWER, 30), place.folder, "long", force=True)
     done = place.server.rnx("list", "--json", name="long")
     assert (done.returncode, done.stderr) == (0, "")
     pki.save(pki.issue_client(ca, "soon", pki.Role.VIEWER, 10), place.folder, "soon")
-    place.changed(lambda: pki.save(pki.issue_server(ca, days=5), place.folder, "server", force=True))
+    show(place, pki.issue_server(ca, days=5))
     done = place.server.rnx("status", "no-such-job", name="soon")
     cert = place.folder / "soon-cert.pem"
     assert re.fullmatch(

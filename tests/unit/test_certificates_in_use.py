@@ -21,7 +21,6 @@ from joblet import pki, revocation
 from joblet.authority import Authority
 from joblet.config import ConfigError, SecuritySection
 from joblet.errors import JobletError
-from joblet.server import certificates as module
 from joblet.server.certificates import Certificates, warnings
 from joblet.server.clients import Clients
 from joblet.server.trust import Chain, Trust, verified_chain
@@ -184,21 +183,6 @@ def test_another_authority_of_the_same_name_signs_no_list(folder: Path) -> None:
     assert revocation.read(pem, [other.certificate]).revoked
     with pytest.raises(revocation.RevocationError, match="not signed by an authority"):
         revocation.read(pem, [ca.certificate])
-
-
-async def test_an_expired_certificate_takes_no_others_place(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    refused = asyncio.Event()
-    module.log.addFilter(lambda record: refused.set() or True if record.levelno == logging.ERROR else True)
-    try:
-        async with watching(sections(folder), folder) as certificates:
-            former = certificates.context
-            old = pki.issue_server(pki.load(folder, "ca"), days=1, now=datetime.now(UTC) - timedelta(days=2))
-            pki.save(old, folder, "server", force=True)
-            async with asyncio.timeout(PATIENCE):
-                await refused.wait()
-            assert certificates.context is former
-    finally:
-        module.log.filters.clear()
 
 
 async def test_a_client_is_judged_when_its_certificate_ends_and_not_before(folder: Path) -> None:

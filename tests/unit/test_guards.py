@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+from collections.abc import Callable
 
 import grpclib.server
 import pytest
@@ -10,14 +12,21 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated
+from harness import PATIENCE
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
 
+from joblet.errors import CertificateRefused, JobletError
+from joblet.server import guards
 from joblet.server.guards import Allowance, Guarded, cost_of
 from joblet.server.listener import Reports, most_connections
 
 
 def _admit(connection: Guarded, tls: object) -> None:
     return None
+
+
+def _refuse(connection: Guarded, tls: object) -> CertificateRefused:
+    return CertificateRefused("alice", "was revoked")
 
 
 def _forget(connection: Guarded) -> None:
@@ -106,14 +115,19 @@ class _Wire(asyncio.Transport):
 class _Client:
     """The server's connection, and h2 as its client."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_made: Callable[[Guarded, ssl.SSLObject], JobletError | None] = _admit) -> None:
         self.ended: list[str] = []
+        self.over = asyncio.Event()
         self.wire = _Wire()
         server = grpclib.server.Server([])
-        self.guarded = Guarded(server, lambda peer, reason, details: self.ended.append(reason), _admit, _forget)
+        self.guarded = Guarded(server, self._on_guard, on_made, _forget)
         self.guarded.connection_made(self.wire)
         self.h2 = H2Connection(H2Configuration(client_side=True))
         self.h2.initiate_connection()
+
+    def _on_guard(self, peer: str, reason: str, details: str) -> None:
+        self.ended.append(reason)
+        self.over.set()
 
     def say(self, more: bytes = b"") -> None:
         self.guarded.data_received(self.h2.data_to_send() + more)
@@ -164,6 +178,20 @@ async def test_unknown_frames_are_ignored(client: _Client) -> None:
     client.say()
     client.h2.receive_data(client.wire.data)
     assert client.ended == []
+
+
+async def test_a_client_that_is_refused_may_read_why_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guards, "FIRST_WORD_SECONDS", 0.0)
+    made = _Client(_refuse)
+    made.wire._extra["peercert"] = {"subject": ()}
+    made.h2.send_headers(1, REQUEST)
+    made.say()
+    (stream,) = made.guarded.processor.streams.values()
+    assert str(stream.connection.get_peer().refusal) == "client certificate of 'alice' was revoked"
+    async with asyncio.timeout(PATIENCE):
+        await made.over.wait()
+    assert made.ended == ["client certificate refused"]
+    made.guarded.connection_lost(None)
 
 
 async def test_a_connection_without_a_handshake_leaves_nothing() -> None:

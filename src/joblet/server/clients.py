@@ -88,9 +88,9 @@ class Clients:
             self._timer.cancel()
 
     def _refuse_untrusted(self) -> int:
-        count = 0
+        count, now = 0, datetime.now(UTC)
         for held in list(self._held.values()):
-            if reason := self._trust.refusal(held.chain):
+            if reason := self._trust.refusal(held.chain, now):
                 count += self._refuse(held, reason)
         return count
 
