@@ -116,6 +116,12 @@ def test_a_job_is_told_of_below_the_call_that_ordered_it(
         client.stop(waiting)
         poll_until(lambda: bool(collector.named("job true")))
         assert list(collector.children(*collector.named("job true"))) == ["queued"]
+    other = f"00-{TRACE[::-1]}-{PARENT}-01"
+    assert server.rnx("run", "date", env={**os.environ, "TRACEPARENT": other}).returncode == 0
+    assert server.rnx("list", env={**os.environ, "TRACEPARENT": "nonsense\n"}).returncode == 0
+    poll_until(lambda: bool(collector.named("joblet.JobletService/ListJobs")))
+    (listed,), (*_, run) = (collector.named(f"joblet.JobletService/{name}") for name in ("ListJobs", "RunJob"))
+    assert (listed.parent_span_id, run.trace_id.hex(), run.parent_span_id.hex()) == (b"", TRACE[::-1], PARENT)
     server.kill()
     server.start(env={**environment, "OTEL_SERVICE_NAME": "other"})
     with server.channel() as channel:

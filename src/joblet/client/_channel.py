@@ -8,12 +8,14 @@ from typing import cast
 
 from grpclib.client import Channel, Handler
 from grpclib.config import Configuration
+from grpclib.encoding.proto import ProtoCodec
 from grpclib.exceptions import StreamTerminatedError
 from grpclib.protocol import H2Protocol
 from h2.events import StreamReset
 
 from joblet.client._diagnosis import explain_connect, explain_loss, explain_nonsense
 from joblet.client._tls import client_context
+from joblet.client._trace import tell_trace
 from joblet.client.config import ClientConfig
 from joblet.client.errors import ConnectionLost, JobletError, Unavailable
 from joblet.corked import Corked
@@ -35,6 +37,9 @@ class JobletChannel(Channel):
         super().__init__(
             host,
             port,
+            # Without one grpclib looks for googleapis-common-protos, and loads google's protobuf where that is
+            # installed: for details of errors, of which a joblet server sends none.
+            codec=ProtoCodec(),
             ssl=client_context(config),
             config=Configuration(
                 ssl_target_name_override=host,
@@ -47,6 +52,7 @@ class JobletChannel(Channel):
             ),
         )
         self._settings = config
+        tell_trace(self)
 
     @property
     def server_certificate(self) -> bytes:
