@@ -70,21 +70,11 @@ def verify(
     Where the log ends is known from what the server keeps beside its state, so copies elsewhere can be checked for all
     but that.
     """
-    from joblet.audit import head
     from joblet.audit import verify as check
 
     with _explained():
         known = [_expectation(text) for text in expect or ()]
-        if names:
-            found = check.verify(_in_order(names), known)
-        else:
-            path, state_dir = _places(config)
-            mark, fault = head.read(state_dir)
-            boot = head.boot_id()
-            marks = mark.marks(boot) if mark else set()
-            found = check.verify_log(path, [*known, *((number, hash_) for number, hash_ in marks if number)])
-            check.check_end(found, mark, fault, boot)
-            check.check_nothing_after(found, head.read(state_dir)[0], boot)
+        found = check.verify(_in_order(names), known) if names else check.verify_server(*_places(config), known)
         for number, _ in known:
             if number > found.last:
                 raise check.Changed(f"cut: line {number}, which is expected, is missing at the end")

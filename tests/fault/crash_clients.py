@@ -128,6 +128,7 @@ class Clients:
         if entry.lost_answers:
             self.ledger.counts["keyed submissions repeated"] += 1
         self.ledger.counts["acknowledged"] += 1
+        self.ledger.answered.add(answer.id)
         self.ledger.acknowledge(entry, answer.id)
         return entry
 

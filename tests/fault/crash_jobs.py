@@ -232,6 +232,8 @@ class Ledger:
 
     entries: dict[str, Entry] = field(default_factory=dict)
     by_id: dict[str, Entry] = field(default_factory=dict)
+    answered: set[str] = field(default_factory=set)
+    """ids of the jobs that clients were told of in answer to their orders"""
     counts: Counter[str] = field(default_factory=Counter)
 
     def add(self, order: Order) -> Entry:

@@ -43,6 +43,9 @@ from harness import (
     processes_of,
 )
 
+from joblet.audit.query import Query, find
+from joblet.audit.verify import Changed, verify_server
+
 DISK = "/var/tmp"
 """where the state is; jobs have a /tmp of their own, so what they write for us to see is not there"""
 SECTIONS: dict[str, dict[str, object]] = {
@@ -59,6 +62,7 @@ ALARMING = (
     "workflow cannot go on",
     "workflow has ended already",
     "without a record",
+    "audit log was changed",
 )
 """what the server's log never holds"""
 
@@ -200,6 +204,7 @@ class CrashLoop:
         await workflows.end()
         await self._clients.close()
         self._check_database()
+        self._check_audit_log()
         self._check_server_log()
 
     def _check_what_is_left(self) -> None:
@@ -258,6 +263,17 @@ class CrashLoop:
         for path in self.server.state.rglob("*"):
             if path.is_file() and SECRET.encode() in path.read_bytes():
                 raise Violated(f"a secret is in {path}")
+
+    def _check_audit_log(self) -> None:
+        path = self.server.state / "audit.log"
+        try:
+            verify_server(path, self.server.state)
+        except Changed as error:
+            raise Violated(f"audit log: {error}") from error
+        lines = [values for _, values in find([path], Query())]
+        told = {line["job"] for line in lines if line.get("operation") == "run_job" and line.get("code") == "OK"}
+        if missing := self.ledger.answered - told:
+            raise Violated(f"audit log: nothing tells who ran {sorted(missing)}")
 
     def _check_server_log(self) -> None:
         for number, line in enumerate(self.server.lines):

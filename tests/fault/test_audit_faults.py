@@ -19,24 +19,13 @@ import pytest
 from harness import Server, Stock, poll_until
 from small_disk import SmallDisk, small_disk
 
-from joblet.audit import files, head
+from joblet.audit import files
 from joblet.audit.query import Query, find
-from joblet.audit.verify import Verified, check_end, check_nothing_after, verify_log
+from joblet.audit.verify import verify_server
 
 pytestmark = pytest.mark.load
 
 Stubs = tuple[ModuleType, ModuleType]
-
-
-def checked(path: Path, state: Path) -> Verified:
-    """Raises Changed."""
-    mark, fault = head.read(state)
-    boot = head.boot_id()
-    assert mark is not None
-    found = verify_log(path, mark.marks(boot))
-    check_end(found, mark, fault, boot)
-    check_nothing_after(found, head.read(state)[0], boot)
-    return found
 
 
 def lines(path: Path, **wanted: object) -> list[dict[str, Any]]:
@@ -84,9 +73,9 @@ def test_every_call_that_was_answered_is_there_when_the_server_is_killed(make_se
             if last:
                 poll_until(lambda: bool(files.formers(path)))
             server.kill()
-        checked(path, server.state)
+        verify_server(path, server.state)
     server.start()
-    assert checked(path, server.state).files > 1
+    assert verify_server(path, server.state).files > 1
     assert not [line for line in lines(path, event="opened") if "fault" in line]
     told = {line["job"] for line in lines(path, event="result", operation="run_job", code="OK")}
     assert set(load.jobs) <= told
@@ -137,7 +126,7 @@ def test_on_a_full_disk_nothing_is_changed_that_is_not_told(disk: SmallDisk, mak
         until_refused(lambda: jobs.DeleteJob(client.pb.DeleteJobReq(id=endless)))
         assert client.stop(endless).status == "STOPPED"
         assert not lines(path, operation="stop_job")
-        assert checked(path, server.state).unfinished == 0
+        assert verify_server(path, server.state).unfinished == 0
         disk.make_room()
         assert client.finish("echo", "after")[1] == b"after\n"
     server.stop()
@@ -147,7 +136,7 @@ def test_on_a_full_disk_nothing_is_changed_that_is_not_told(disk: SmallDisk, mak
     (ended,) = lines(path, event="ended", job=endless)
     assert ended["status"] == "STOPPED"
     assert [line["job"] for line in lines(path, event="result", operation="run_job")] == ["1", "2"]
-    checked(path, server.state)
+    verify_server(path, server.state)
 
 
 def test_one_can_be_started_on_a_full_disk(disk: SmallDisk, make_server, stock: Stubs) -> None:
@@ -163,5 +152,5 @@ def test_one_can_be_started_on_a_full_disk(disk: SmallDisk, make_server, stock: 
         disk.make_room()
         client.finish("true")
     server.stop()
-    checked(path, server.state)
+    verify_server(path, server.state)
     assert json.loads(path.read_bytes().splitlines()[1])["event"] == "start"

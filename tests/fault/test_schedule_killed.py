@@ -13,6 +13,8 @@ import pytest
 from harness import Server, Stock, poll_until
 from wall_clock import COMPILER, Clock
 
+from joblet.audit.query import Query, find
+
 MINUTE = 60
 
 pytestmark = [
@@ -70,6 +72,10 @@ def test_each_time_makes_one_job_whenever_the_server_is_killed(make_server, stoc
     poll_until(lambda: len(rows(server)) >= minutes.now // MINUTE - first + 1 and all_ended(server))
     made = rows(server)
     assert [at for _, at, _ in made] == [round((first + number) * MINUTE) for number in range(len(made))]
+    lines = [values for _, values in find([server.state / "audit.log"], Query()) if values.get("by") == "schedule"]
+    told = {(line["job"], line["schedule"], line["client"]) for line in lines}
+    assert len(told) >= len(made) - 4, "a server that is killed may not come to tell of the job that it has just made"
+    assert told <= {(str(job_id), "1", "admin") for job_id, _, _ in made}
     with server.channel() as channel:
         client = Stock(channel, *stock)
         for job_id, _, _ in made:

@@ -109,6 +109,7 @@ def test_who_has_no_certificate_of_ours_is_told_sparingly(server: Server, stock,
     assert (line["allowed"], line["reason"]) == (False, "failed to extract client role: no TLS information found")
     with server.channel("admin", make_certificates(tmp_path)) as channel:
         assert refused(lambda: Stock(channel, *stock).list()) is grpc.StatusCode.UNAVAILABLE
+    poll_until(lambda: bool(lines(server, event="connection")))  # the client learns of it first
     (line,) = lines(server, event="connection")
     assert line["allowed"] is False
     assert line["peer"].startswith("127.0.0.1:")

@@ -7,6 +7,8 @@ import hashlib
 import itertools
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -18,7 +20,7 @@ from hypothesis import strategies as st
 from joblet.audit import Found, Trail, TrailError, files, head
 from joblet.audit.chain import START, members, parse
 from joblet.audit.query import Query, find
-from joblet.audit.verify import Changed, Verified, check_end, check_nothing_after, verify, verify_log
+from joblet.audit.verify import Changed, Verified, verify, verify_log, verify_server
 
 MANY = 1 << 30
 SMALL = 2_000
@@ -46,13 +48,7 @@ def write(folder: Path, count: int, *, size: int = MANY, keep: int = 0, end: boo
 
 def check(folder: Path) -> Verified:
     """As `joblet audit verify` does. Raises Changed."""
-    mark, fault = head.read(folder)
-    boot = head.boot_id()
-    known = mark.marks(boot) if mark else set()
-    found = verify_log(folder / "audit.log", [each for each in known if each[0]])
-    check_end(found, mark, fault, boot)
-    check_nothing_after(found, head.read(folder)[0], boot)
-    return found
+    return verify_server(folder / "audit.log", folder)
 
 
 def reboot(folder: Path, **changes: object) -> None:
@@ -99,6 +95,22 @@ def test_one_that_cannot_be_begun_says_why(folder: Path) -> None:
     (folder / "audit.log").mkdir()
     with pytest.raises(TrailError, match=r"audit\.log: Is a directory"):
         write(folder, 1)
+
+
+def test_no_two_servers_write_one(folder: Path) -> None:
+    """Record locks are between processes."""
+    path = folder / "audit.log"
+    write(folder, 1)
+    program = "import fcntl, sys; f = open(sys.argv[1], 'ab'); fcntl.lockf(f, 2); print('held', flush=True); input()"
+    held = [sys.executable, "-c", program, path]
+    with subprocess.Popen(held, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(TrailError, match=r"audit\.log: in use by another joblet server"):
+            write(folder, 1)
+        other.communicate("\n")
+    write(folder, 1)
+    check(folder)
 
 
 def test_only_root_can_read_it(written: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import errno
+import fcntl
 import logging
 import os
 from collections.abc import Sequence
@@ -68,7 +69,7 @@ class Trail:
         self._state_dir = state_dir
         self._max_bytes = max_bytes
         self._keep = keep
-        self._boot = boot_id()
+        self._boot = ""
         self._fd = -1
         self._seal: Seal | None = None
         self._number = self._first = 0
@@ -86,6 +87,7 @@ class Trail:
         self.found: Found | None = None
         """set when the log has been begun"""
         try:
+            self._boot = boot_id()
             self._begin()
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -143,18 +145,37 @@ class Trail:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._seal is None:
             self._seal = Seal(self._state_dir)
-        begun = recover(self._path, self._seal.head, self._seal.fault, self._boot)
-        self._number, self._hash, self._first = begun.number, begun.hash, begun.first
-        if self._seal.head is not None:
-            self._flushed = (self._seal.head.flushed, self._seal.head.flushed_hash)
-        if begun.first and not begun.fault:
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
-            found = os.fstat(self._fd)
-            self._size = found.st_size
-            self._room = max(self._size, found.st_blocks * 512 - MOST)
-        else:
-            self._rotate(begun.fault)
+        fd = self._open() if self._path.exists() else -1
+        try:
+            begun = recover(self._path, self._seal.head, self._seal.fault, self._boot)
+            self._number, self._hash, self._first = begun.number, begun.hash, begun.first
+            if self._seal.head is not None:
+                self._flushed = (self._seal.head.flushed, self._seal.head.flushed_hash)
+            if begun.first and not begun.fault:
+                self._fd = fd if fd >= 0 else self._open()
+                self._lock(self._fd)  # to close a file, as recovery has, drops its record locks (fcntl(2))
+                found = os.fstat(self._fd)
+                self._size = found.st_size
+                self._room = max(self._size, found.st_blocks * 512 - MOST)
+            else:
+                self._rotate(begun.fault)
+        finally:
+            if fd not in (-1, self._fd):
+                os.close(fd)
         self.found = Found(begun.torn, begun.lost, begun.fault)
+
+    def _open(self) -> int:
+        fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self._lock(fd)
+        return fd
+
+    def _lock(self, fd: int) -> None:
+        """Keep other servers from the file, which would each break the other's chain. Closes it when it is not ours."""
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise OSError(errno.EBUSY, "in use by another joblet server", str(self._path)) from None
 
     def _rotate_if_possible(self) -> None:
         """A file that is too large is better than none."""
@@ -182,6 +203,7 @@ class Trail:
         new = files.fresh(self._path)
         new.unlink(missing_ok=True)
         fd = os.open(new, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._lock(fd)
         try:
             if os.write(fd, line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(new))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from joblet.audit import files
+from joblet.audit import files, head
 from joblet.audit.chain import MOST, Line, parse
 from joblet.audit.head import Head
 
@@ -63,25 +63,33 @@ def verify_log(path: Path, expected: Iterable[tuple[int, str]] = ()) -> Verified
     raise Changed(f"{path}: its files do not stay as they are")
 
 
-def check_end(found: Verified, head: Head | None, fault: str, boot: str) -> None:
-    """Check that nothing is missing at the end, by the head as it was before the files were read. Raises Changed."""
+def verify_server(path: Path, state_dir: Path, expected: Iterable[tuple[int, str]] = ()) -> Verified:
+    """Check the log at `path` of the server with this state directory, which may run, from its first line to its last.
+
+    Raises Changed, OSError.
+    """
+    mark, fault = head.read(state_dir)
+    boot = head.boot_id()
+    marks = mark.marks(boot) if mark is not None else set()
+    found = verify_log(path, [*expected, *((number, digest) for number, digest in marks if number)])
     if fault:
         raise Changed(fault)
-    if head is None:
-        if found.last:
-            raise Changed("nothing tells where the log ends: its head is missing")
-        return
-    needed = head.n if head.boot == boot else head.flushed
-    if found.last < needed:
-        raise Changed(f"cut: lines {found.last + 1} to {needed} are missing at the end")
+    if mark is None and found.last:
+        raise Changed(f"{path}: nothing tells where the log ends: its head is missing")
+    if mark is not None:
+        needed = mark.n if mark.boot == boot else mark.flushed
+        if found.last < needed:
+            raise Changed(f"{path}: cut: lines {found.last + 1} to {needed} are missing at the end")
+    _check_nothing_after(path, found, head.read(state_dir)[0], boot)
+    return found
 
 
-def check_nothing_after(found: Verified, head: Head | None, boot: str) -> None:
-    """Check that nothing was added, by the head as it is after the files were read. Raises Changed."""
-    if head is None or (head.boot != boot and not head.closed):
+def _check_nothing_after(path: Path, found: Verified, mark: Head | None, boot: str) -> None:
+    """By the head as it is after the files were read."""
+    if mark is None or (mark.boot != boot and not mark.closed):
         return
-    if found.last > head.n + (not head.closed) or (head.closed and found.unfinished):
-        raise Changed(f"added: what comes after line {head.n} was not written by the server")
+    if found.last > mark.n + (not mark.closed) or (mark.closed and found.unfinished):
+        raise Changed(f"{path}: added: what comes after line {mark.n} was not written by the server")
 
 
 def _verify(opened: Sequence[tuple[Path, BinaryIO]], expected: Iterable[tuple[int, str]]) -> Verified:

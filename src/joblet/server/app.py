@@ -127,8 +127,8 @@ async def _serve(settings: Config, config_path: Path) -> None:
         stack.callback(executor.close)
         admission = Admission(settings.joblet.maxConcurrentJobs, settings.joblet.maxQueuedJobs)
         runner = Runner(store, executor, admission, hub, policy(settings))
-        runner.on_made, runner.on_end = audit.made, audit.ended
         await events.skip_lost(executor.epoch)
+        runner.on_made, runner.on_end = audit.made, audit.ended
         await settle_strangers(store, executor)
         await settle_strange_workflows(workflows, executor)
         upload_sessions = UploadSessions(

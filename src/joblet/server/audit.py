@@ -14,6 +14,7 @@ import functools
 import logging
 from collections import deque
 from collections.abc import Mapping
+from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any
 
 import betterproto2
@@ -153,16 +154,14 @@ class Call:
         if self._over:
             return
         self._over = True
-        denied = status in _DENIED
+        denied = status is not Status.OK and status in _DENIED
         if not (denied or self._is_told()):
             return
         event = f'"event":"result","call":{self._number}' if self._number else '"event":"call"'
+        allowed, code = "false" if denied else "true", "OK" if status is Status.OK else status.name
         why = "," + members({"reason": clipped(reason)}) if reason else ""
-        line = (
-            f'{event},{self._who},{self._what},"allowed":{"false" if denied else "true"},"code":"{status.name}"'
-            f"{why}{self._made}{self._asked}"
-        )
-        self._audit.after(self.operation, line)
+        line = f'{event},{self._who},{self._what},"allowed":{allowed},"code":"{code}"{why}{self._made}{self._asked}'
+        self._audit.after(self.operation, line, begun=self._number > 0)
 
     def _is_told(self) -> bool:
         return self.operation in access.WRITE or (self._audit.reads and self.operation not in _SILENT)
@@ -267,19 +266,22 @@ class Audit:
                 raise AuditUnwritable(error.strerror or str(error)) from None
         return 0
 
-    def after(self, operation: str, line: str) -> None:
-        """Record what has come of a call. What changes nothing is left out when it cannot be written."""
+    def after(self, operation: str, line: str, *, begun: bool) -> None:
+        """Record what has come of a call; on a full disk one that was `begun` goes before what is only refused.
+
+        What changes nothing is left out when it cannot be written.
+        """
         if operation in access.WRITE:
-            self._write_firmly(line)
+            self._write_firmly(line, 0 if begun else RESERVE // 2)
             return
         try:
             self._write(line, RESERVE)
         except OSError as error:
             self._fail(error)
 
-    def _write_firmly(self, line: str) -> None:
+    def _write_firmly(self, line: str, spare: int = 0) -> None:
         try:
-            self._write(line)
+            self._write(line, spare)
         except OSError as error:
             self._fail(error)
             self._keep(line)
@@ -332,8 +334,11 @@ def asked(message: object) -> str:
     """What a request asks for, as members of a line that follow others."""
     if not isinstance(message, betterproto2.Message):
         return ""
-    found = {key: _text(getattr(message, name)) for name, key in _names(type(message))}
-    return "".join(f",{members({key: text})}" for key, text in found.items() if text)
+    found = ""
+    for name, member in _members_of(type(message)):
+        if value := getattr(message, name):
+            found += member + encode_basestring_ascii(_text(value))
+    return found
 
 
 def clipped(text: str | None) -> str:
@@ -345,13 +350,14 @@ def clipped(text: str | None) -> str:
 def _text(value: object) -> str:
     if isinstance(value, list):
         return clipped(",".join(clipped(str(each)) for each in value[:_LONGEST]))
-    return clipped(str(value)) if value else ""
+    return clipped(str(value))
 
 
 @functools.cache
-def _names(kind: type[betterproto2.Message]) -> tuple[tuple[str, str], ...]:
+def _members_of(kind: type[betterproto2.Message]) -> tuple[tuple[str, str], ...]:
+    """The fields of such requests that are recorded, and how their members begin."""
     present: Mapping[str, Any] = kind.__dataclass_fields__  # type: ignore[attr-defined]
-    return tuple((name, key) for name, key in _ASKED.items() if name in present)
+    return tuple((name, f',"{key}":') for name, key in _ASKED.items() if name in present)
 
 
 @functools.lru_cache(maxsize=4096)

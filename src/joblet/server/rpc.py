@@ -18,7 +18,7 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.metadata import encode_grpc_message
 
 from joblet.access import Role
-from joblet.errors import InvalidArgument, JobletError, ShuttingDown, TooLarge
+from joblet.errors import InvalidArgument, JobletError, ShuttingDown, TooLarge, Unauthenticated
 from joblet.log import fields
 from joblet.measures import CallMeasures
 from joblet.server import auth
@@ -122,7 +122,7 @@ class Gate:
             if who is not None and (call := self._audit.call(who, _peer(event), event.method_name)) is not None:
                 event.method_func = self._guard(call.denied(error), event.method_name, scoped=False)
                 return
-            if who is None:
+            if isinstance(error, Unauthenticated):
                 self._audit.tell_sparingly("unidentified", allowed=False, peer=_peer(event), reason=str(error))
             raise GRPCError(error.status, fitting(str(error))) from None
         auth.caller.set(who)
