@@ -56,8 +56,8 @@ class JobletSection(_Section):
     """MB"""
     defaultIoLimit: int = Field(default=0, ge=0, le=MAX_INT32)
     """bytes per second, 0 is unlimited"""
-    maxConcurrentJobs: int = Field(default=100, ge=1, le=4096)
-    """jobs that run at a time; more wait as PENDING"""
+    maxConcurrentJobs: int = Field(default=100, ge=1, le=32_768)
+    """jobs that run at a time, at most isolation.idRanges; more wait as PENDING"""
     maxQueuedJobs: int = Field(default=1000, ge=0, le=1_000_000)
     """jobs that may wait for a slot; more are refused"""
     maxWorkflows: int = Field(default=1000, ge=1, le=100_000)
@@ -201,6 +201,13 @@ class Config(_Section):
     security: SecuritySection = SecuritySection()
     logging: LoggingSection = LoggingSection()
 
+    @model_validator(mode="after")
+    def _a_range_for_each_job(self) -> Self:
+        jobs, ranges = self.joblet.maxConcurrentJobs, self.isolation.idRanges
+        if jobs > ranges:
+            raise ValueError(f"joblet.maxConcurrentJobs {jobs} is more than isolation.idRanges {ranges}")
+        return self
+
     def state_dir(self, base: Path) -> Path:
         """The state directory; a relative one is relative to the file in directory `base`."""
         return base / self.server.stateDir
@@ -245,6 +252,8 @@ def _explain(fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
         return f"{key}: unknown key"
     message = str(fault["msg"]).removeprefix("Value error, ")
+    if not key:  # of keys of several sections, which it names
+        return message
     try:
         return f"{key}: {message} (got {fault['input']!r})"
     except ValueError:  # more digits than Python writes (sys.set_int_max_str_digits)

@@ -215,7 +215,7 @@ def test_what_jobs_see_and_may_ask_for_is_read(file: Path) -> None:
     config = read(
         file,
         """
-joblet: {defaultProcessLimit: 100, defaultOpenFilesLimit: 256, defaultDiskLimit: 64, maxLogSize: 10}
+joblet: {maxConcurrentJobs: 8, defaultProcessLimit: 100, defaultOpenFilesLimit: 256, defaultDiskLimit: 64}
 ceilings: {maxCPU: 200, maxMemory: 1024, roles: {admin: {maxMemory: 512, maxDisk: 100}}}
 isolation: {idBase: 100000, idRanges: 10, readOnly: [/opt/models], writable: [/srv/data], masked: [/etc/x], tmpSize: 16}
 """,
@@ -247,6 +247,14 @@ isolation: {idBase: 100000, idRanges: 10, readOnly: [/opt/models], writable: [/s
 )
 def test_a_fault_in_what_jobs_see_is_named(file: Path, line: str, fault: str) -> None:
     assert faults(file, line) == [f"{file}: {fault}"]
+
+
+def test_more_jobs_than_ranges_of_ids_are_refused(file: Path) -> None:
+    assert faults(file, "joblet: {maxConcurrentJobs: 5000}") == [
+        f"{file}: joblet.maxConcurrentJobs 5000 is more than isolation.idRanges 4096"
+    ]
+    config = read(file, "joblet: {maxConcurrentJobs: 32000}\nisolation: {idBase: 65536, idRanges: 32000}")
+    assert config.joblet.maxConcurrentJobs == 32_000
 
 
 def test_a_pool_that_ends_beyond_the_last_id_is_refused(file: Path) -> None:
