@@ -17,9 +17,9 @@ from pathlib import Path
 import uvloop
 
 from benchmarks import machine, publish, report
-from benchmarks.measure import Result, hold
+from benchmarks.measure import Contest, Result, hold
 
-CASES = ("launch", "rate", "rpc", "logs", "memory", "history", "workflows")
+CASES = ("launch", "rate", "rpc", "logs", "memory", "history", "workflows", "vm")
 
 
 async def run(names: list[str], options: argparse.Namespace) -> tuple[dict[str, object], list[report.Run]]:
@@ -31,7 +31,9 @@ async def run(names: list[str], options: argparse.Namespace) -> tuple[dict[str, 
         for name in names:
             case = importlib.import_module(f"benchmarks.cases.{name}")
             async for contest in case.contests(short=options.short):
-                for result in await hold(contest, rounds=1 if options.short else options.rounds):
+                held = isinstance(contest, Contest)
+                results = await hold(contest, rounds=options.rounds, short=options.short) if held else [contest]
+                for result in results:
                     print(report.line(result), flush=True)
                     runs[-1].append(result)
                 if options.out:

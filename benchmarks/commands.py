@@ -41,6 +41,21 @@ def unshare(*command: str) -> list[str]:
     return ["unshare", "--map-root-user", "--pid", "--fork", "--mount", "--uts", "--ipc", "--cgroup", *command]
 
 
+def systemd_run(*command: str) -> dict[str, list[str]]:
+    """As transient units: with the limits of a job, and with as much of its isolation as systemd 252 has."""
+    limits = ("MemoryMax=512M", "CPUQuota=100%", "TasksMax=1024")
+    apart = (
+        *("PrivateUsers=yes", "PrivateIPC=yes", "PrivateDevices=yes", "PrivateTmp=yes", "ProtectHostname=yes"),
+        *("ProtectSystem=strict", "ProtectControlGroups=yes", "NoNewPrivileges=yes", "CapabilityBoundingSet="),
+        *("DynamicUser=yes", "SystemCallFilter=@system-service"),
+    )
+    words = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect"]
+    return {
+        name: [*words, *(f"--property={each}" for each in properties), "--", *command]
+        for name, properties in (("systemd-run", limits), ("systemd-run, isolating", (*limits, *apart)))
+    }
+
+
 @contextmanager
 def crun(*command: str) -> Iterator[list[str]]:
     """The OCI runtime in C, with the same view of the host, limits included."""

@@ -98,10 +98,12 @@ class Result:
         return [name for name in self.values if name != OURS]
 
 
-async def hold(contest: Contest, *, rounds: int | None = None) -> list[Result]:
-    """All rounds of a contest, each begun by another contestant; a result for each figure."""
+async def hold(contest: Contest, *, rounds: int | None = None, short: bool = False) -> list[Result]:
+    """All rounds of a contest, each begun by another contestant; a result for each figure. If short, one round."""
     names = list(contest.contestants)
-    for _ in range(contest.warm_up):
+    if short:
+        rounds = 1
+    for _ in range(0 if short else contest.warm_up):
         for name in names:
             await contest.contestants[name]()
     samples: dict[str, list[Sample]] = {name: [] for name in names}

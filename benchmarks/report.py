@@ -16,7 +16,7 @@ Run = Sequence[Result]
 
 def line(result: Result) -> str:
     """One figure in a line."""
-    ours = _spread(result.spread(OURS), result.figure.unit)
+    ours = _spread(result.spread(OURS), result.figure.unit) if result.values else "not measured"
     others = [
         f"{name} {_spread(result.spread(name), result.figure.unit)} -> {_ratio(result.ratio(name))}"
         for name in result.references
@@ -68,8 +68,8 @@ def table(runs: Sequence[Run]) -> str:
     rows = [["what", "joblet", "reference", *_columns(runs)]]
     for figure, own in _by_figure(runs):
         by_run = {id(run): result for run, result in zip(runs, own, strict=True)}
-        ours = _number(_median(own, OURS), figure.unit)
-        for name in own[0].references or [""]:
+        ours = _number(_median(own, OURS), figure.unit) if own[0].values else ""
+        for name in own[0].references or [""] if own[0].values else []:
             theirs = f"{name} {_number(_median(own, name), figure.unit)}" if name else ""
             rows.append([figure.name, ours, theirs, *_cells(runs, by_run, name)])
         for name, why in own[0].absent.items():

@@ -45,7 +45,6 @@ async def contests(*, short: bool) -> AsyncIterator[Contest]:
                         (Figure(name, "s", aim=Aim(1.0)),),
                         {OURS: restart(old), YOUNG: restart(young)},
                         rounds=3,
-                        warm_up=0 if short else 1,
                     )
 
 

@@ -71,7 +71,6 @@ async def contests(*, short: bool) -> AsyncIterator[Contest]:
                 "grpc.aio": theirs.delays("delays", [f"delays:{lines + UNSEEN}"], lines),
             },
             rounds=5,
-            warm_up=0 if short else 1,
         )
 
 

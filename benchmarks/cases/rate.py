@@ -56,7 +56,7 @@ async def contests(*, short: bool) -> AsyncIterator[Contest]:
                     {name: sustained(run, workers, seconds) for name, run in held.items()},
                     lacking,
                     rounds=3,
-                    warm_up=1 if short else 2,
+                    warm_up=2,
                 )
 
 

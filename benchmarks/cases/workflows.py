@@ -26,7 +26,6 @@ async def contests(*, short: bool) -> AsyncIterator[Contest]:
             ),
             {OURS: workflow(client, chain(length), length), ONE_BY_ONE: one_by_one(client, length)},
             rounds=3,
-            warm_up=0 if short else 1,
         )
         yield Contest(
             (Figure(f"job of a fan-out of {width}", "s"),),

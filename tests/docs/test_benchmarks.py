@@ -54,6 +54,9 @@ def test_a_reference_that_is_absent_is_in_the_table_with_the_reason() -> None:
         "| jobs | 10 /s | crun: not measured, no crun installed |  |",
     ]
     assert len(report.aims([[lacking]]).splitlines()) == 2
+    nothing = Result(of("jobs", []).figure, {}, absent={"crun": "no crun installed"})
+    assert report.table([[nothing]]).splitlines()[2:] == ["| jobs |  | crun: not measured, no crun installed |  |"]
+    assert report.line(nothing) == "jobs: not measured; without crun: no crun installed"
 
 
 def test_what_is_saved_is_loaded_again(tmp_path: Path) -> None:
