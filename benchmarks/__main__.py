@@ -1,8 +1,10 @@
-"""`python -m benchmarks`: hold the contests, print a table, write JSON and plots.
+"""`python -m benchmarks`: hold the contests, print and keep what they show.
 
 python -m benchmarks                     all of them, half an hour
 python -m benchmarks --short             each for a moment, to see that all work
 python -m benchmarks launch logs         only these
+python -m benchmarks --runs 3 --docs     three times, and write tables and plots into docs/
+python -m benchmarks --from FILE --docs  write what has been measured before
 """
 
 from __future__ import annotations
@@ -14,42 +16,68 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import report
-from benchmarks.measure import Result, hold
+from benchmarks import machine, publish, report
+from benchmarks.measure import Contest, Result, hold
 
-CASES = ("launch", "rate", "rpc", "logs", "memory", "history", "workflows")
+CASES = ("launch", "rate", "rpc", "logs", "memory", "history", "workflows", "vm")
 
 
-async def run(names: list[str], *, short: bool, rounds: int | None) -> list[Result]:
-    results = []
-    for name in names:
-        case = importlib.import_module(f"benchmarks.cases.{name}")
-        async for contest in case.contests(short=short):
-            result = await hold(contest, rounds=1 if short else rounds)
-            print(report.line(result), flush=True)
-            results.append(result)
-    return results
+async def run(names: list[str], options: argparse.Namespace) -> tuple[dict[str, object], list[report.Run]]:
+    """As many runs as are asked for; what they have shown is kept as it comes."""
+    described = machine.describe()
+    runs: list[list[Result]] = []
+    for _ in range(options.runs):
+        runs.append([])
+        for name in names:
+            case = importlib.import_module(f"benchmarks.cases.{name}")
+            async for contest in case.contests(short=options.short):
+                held = isinstance(contest, Contest)
+                results = await hold(contest, rounds=options.rounds, short=options.short) if held else [contest]
+                for result in results:
+                    print(report.line(result), flush=True)
+                    runs[-1].append(result)
+                if options.out:
+                    report.save(options.out / "results.json", described, runs)
+    return described, list(runs)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks")
+    parser = argparse.ArgumentParser(
+        "benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; none is all")
     parser.add_argument("--short", action="store_true", help="each for a moment, to see that all work")
     parser.add_argument("--rounds", type=int, help="instead of each contest's own number")
-    parser.add_argument("--out", type=Path, help="directory for results.json and table.md")
-    parser.add_argument("--plot", type=Path, help="file for the ratios as SVG (needs matplotlib)")
+    parser.add_argument("--runs", type=int, default=1, help="of the whole, beside each other in the table")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for results.json, table.md and, by matplotlib, plots")
+    parser.add_argument("--docs", action="store_true", help="write tables and plots into docs/ (needs matplotlib)")
+    parser.add_argument(
+        "--from", type=Path, dest="source", metavar="FILE", help="measure nothing, take this results.json"
+    )
     options = parser.parse_args()
     unknown = set(options.cases) - set(CASES)
     if unknown:
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
-    results = uvloop.run(run(options.cases or list(CASES), short=options.short, rounds=options.rounds))
+    if options.source:
+        described, runs = report.load(options.source)
+    else:
+        described, runs = uvloop.run(run(options.cases or list(CASES), options))
     if options.out:
-        report.write(options.out, results)
-    if options.plot:
-        from benchmarks import plots
-
-        plots.ratios(results, options.plot)
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "table.md").write_text(f"{report.aims(runs)}\n{report.table(runs)}")
+        _draw(runs, options.out)
+    if options.docs:
+        publish.publish(described, runs)
     return 0
+
+
+def _draw(runs: list[report.Run], folder: Path) -> None:
+    try:
+        from benchmarks import plots
+    except ImportError as error:
+        print(f"no plots: {error}", file=sys.stderr)
+    else:
+        plots.draw(runs, folder)
 
 
 sys.exit(main())

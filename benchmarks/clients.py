@@ -1,23 +1,34 @@
-"""Stock gRPC clients (grpc.aio), in a process of their own; what they have measured is printed as JSON.
+"""Clients in a process of their own; what they have measured is printed as JSON.
 
-calls PORT CERTIFICATES JOB CONNECTIONS COUNT     GetJobStatus, so many in all, one after the other on each
-logs PORT CERTIFICATES JOB FOLLOWERS BYTES        GetJobLogs to its end, by so many at once
-delays PORT CERTIFICATES JOB LINES                how long the last lines take, which hold the times of their writing
+calls PORT CERTIFICATES JOB CONNECTIONS COUNT PID   GetJobStatus, so many in all, one after the other on each
+logs PORT CERTIFICATES JOBS BYTES                   GetJobLogs to its end, of all of them at once (names with commas)
+live PORT CERTIFICATES COMMAND BYTES                RunJob, and its log to the end
+delays PORT CERTIFICATES COMMAND LINES              RunJob of what writes the times of its writing, a line each
+relay_live, relay_delays                            the same of benchmarks.relay; COMMAND is JSON for all of these
+
+Those of joblet and of benchmarks.reference are stock gRPC clients (grpc.aio).
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import ssl
 import sys
 import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import uvloop
+from harness import cpu_seconds
 
-from benchmarks.measure import percentile
-from benchmarks.reference import FOLLOW, STATUS, by_id, payload_of
+from benchmarks.reference import FOLLOW, RUN, STATUS, by_id, id_of, order, payload_of
+
+LARGEST = 64 << 10
 
 
 def channel(port: str, certificates: str) -> grpc.aio.Channel:
@@ -29,10 +40,12 @@ def channel(port: str, certificates: str) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(f"localhost:{port}", grpc.ssl_channel_credentials(ca, key, cert), options)
 
 
-async def calls(port: str, certificates: str, job_id: str, connections: str, count: str) -> dict[str, float]:
+async def calls(
+    port: str, certificates: str, job_id: str, connections: str, count: str, pid: str
+) -> dict[str, float | list[float]]:
     channels = [channel(port, certificates) for _ in range(int(connections))]
     each = max(1, int(count) // len(channels))
-    took: list[float] = []
+    times: list[float] = []
     request = by_id(job_id)
 
     async def one(own: grpc.aio.Channel) -> None:
@@ -40,44 +53,112 @@ async def calls(port: str, certificates: str, job_id: str, connections: str, cou
         for _ in range(each):
             began = time.perf_counter()
             await call(request)
-            took.append(time.perf_counter() - began)
+            times.append(time.perf_counter() - began)
 
     await asyncio.gather(*(own.unary_unary(STATUS)(request) for own in channels))  # connects
+    cost = cpu_seconds(int(pid))
     began = time.perf_counter()
     await asyncio.gather(*map(one, channels))
-    seconds = (time.perf_counter() - began) * int(count) / len(took)
+    seconds = time.perf_counter() - began
+    cost = cpu_seconds(int(pid)) - cost
     await asyncio.gather(*(own.close() for own in channels))
-    return {"seconds": seconds, "p50": percentile(took, 0.5), "p99": percentile(took, 0.99)}
+    return {"seconds": seconds, "times": times, "cost": cost}
 
 
-async def logs(port: str, certificates: str, job_id: str, followers: str, size: str) -> dict[str, float]:
-    channels = [channel(port, certificates) for _ in range(int(followers))]
+async def logs(port: str, certificates: str, jobs: str, size: str) -> dict[str, float]:
+    channels = {channel(port, certificates): job_id for job_id in jobs.split(",")}
     await asyncio.gather(*(own.channel_ready() for own in channels))
 
-    async def one(own: grpc.aio.Channel) -> None:
+    async def one(own: grpc.aio.Channel, job_id: str) -> None:
         received = 0
         async for message in own.unary_stream(FOLLOW)(by_id(job_id)):
             received += len(message)
         assert received >= int(size), f"{received} bytes of {size}"
 
     began = time.perf_counter()
-    await asyncio.gather(*map(one, channels))
+    await asyncio.gather(*(one(own, job_id) for own, job_id in channels.items()))
     seconds = time.perf_counter() - began
     await asyncio.gather(*(own.close() for own in channels))
     return {"seconds": seconds}
 
 
-async def delays(port: str, certificates: str, job_id: str, lines: str) -> dict[str, float]:
+async def live(port: str, certificates: str, command: str, size: str) -> dict[str, float]:
+    async with channel(port, certificates) as own:
+        await own.channel_ready()
+        began = time.perf_counter()
+        received = 0
+        async for message in _output(own, command):
+            received += len(payload_of(message))
+        seconds = time.perf_counter() - began
+    assert received == int(size), f"{received} bytes of {size}"
+    return {"seconds": seconds}
+
+
+async def delays(port: str, certificates: str, command: str, lines: str) -> dict[str, list[float]]:
+    async with channel(port, certificates) as own:
+        received = [(time.time_ns(), payload_of(message)) async for message in _output(own, command)]
+    return {"times": _delays(received, int(lines))}
+
+
+async def _output(own: grpc.aio.Channel, command: str) -> AsyncIterator[bytes]:
+    """What a job writes whose command this is; of the reference, what it has by that name."""
+    answer = await own.unary_unary(RUN)(order(json.loads(command)))
+    async for message in own.unary_stream(FOLLOW)(by_id(id_of(answer))):
+        yield message
+
+
+def _delays(received: Iterable[tuple[int, bytes]], lines: int) -> list[float]:
+    """Seconds from a line's writing to its receipt, of the last so many."""
     found: list[float] = []
     rest = b""
-    async with channel(port, certificates) as own:
-        async for message in own.unary_stream(FOLLOW)(by_id(job_id)):
-            now = time.time_ns()
-            *whole, rest = (rest + payload_of(message)).split(b"\n")
-            found += [(now - int(line)) / 1e9 for line in whole]
-    assert len(found) >= int(lines), f"{len(found)} lines of {lines}"
-    found = found[-int(lines) :]
-    return {"p50": percentile(found, 0.5), "p99": percentile(found, 0.99)}
+    for now, piece in received:
+        *whole, rest = (rest + piece).split(b"\n")
+        found += [(now - int(line)) / 1e9 for line in whole]
+    assert len(found) >= lines, f"{len(found)} lines of {lines}"
+    return found[-lines:]
 
 
-print(json.dumps(uvloop.run({"calls": calls, "logs": logs, "delays": delays}[sys.argv[1]](*sys.argv[2:]))))
+async def relay_live(port: str, certificates: str, command: str, size: str) -> dict[str, float]:
+    received = 0
+    with _relay(port, certificates) as connection:
+        began = time.perf_counter()
+        for piece in _relayed(connection, command):
+            received += len(piece)
+        seconds = time.perf_counter() - began
+    assert received == int(size), f"{received} bytes of {size}"
+    return {"seconds": seconds}
+
+
+async def relay_delays(port: str, certificates: str, command: str, lines: str) -> dict[str, list[float]]:
+    with _relay(port, certificates) as connection:
+        received = [(time.time_ns(), piece) for piece in _relayed(connection, command)]
+    return {"times": _delays(received, int(lines))}
+
+
+@contextmanager
+def _relay(port: str, certificates: str) -> Iterator[ssl.SSLSocket]:
+    folder = Path(certificates)
+    context = ssl.create_default_context(cafile=folder / "ca-cert.pem")
+    context.load_cert_chain(folder / "admin-cert.pem", folder / "admin-key.pem")
+    with (
+        socket.create_connection(("localhost", int(port))) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as connection,
+    ):
+        yield connection
+
+
+def _relayed(connection: ssl.SSLSocket, command: str) -> Iterator[bytes]:
+    connection.sendall(command.encode() + b"\n")
+    while piece := connection.recv(LARGEST):
+        yield piece
+
+
+COROUTINES: dict[str, Any] = {
+    "calls": calls,
+    "logs": logs,
+    "live": live,
+    "delays": delays,
+    "relay_live": relay_live,
+    "relay_delays": relay_delays,
+}
+print(json.dumps(uvloop.run(COROUTINES[sys.argv[1]](*sys.argv[2:]))))

@@ -10,10 +10,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc")
 """what a joblet job sees of the host"""
@@ -39,6 +39,21 @@ def bwrap(*command: str) -> list[str]:
 def unshare(*command: str) -> list[str]:
     """util-linux's, with the namespaces alone: no mounts, no limits, no filter."""
     return ["unshare", "--map-root-user", "--pid", "--fork", "--mount", "--uts", "--ipc", "--cgroup", *command]
+
+
+def systemd_run(*command: str) -> dict[str, list[str]]:
+    """As transient units: with the limits of a job, and with as much of its isolation as systemd 252 has."""
+    limits = ("MemoryMax=512M", "CPUQuota=100%", "TasksMax=1024")
+    apart = (
+        *("PrivateUsers=yes", "PrivateIPC=yes", "PrivateDevices=yes", "PrivateTmp=yes", "ProtectHostname=yes"),
+        *("ProtectSystem=strict", "ProtectControlGroups=yes", "NoNewPrivileges=yes", "CapabilityBoundingSet="),
+        *("DynamicUser=yes", "SystemCallFilter=@system-service"),
+    )
+    words = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect"]
+    return {
+        name: [*words, *(f"--property={each}" for each in properties), "--", *command]
+        for name, properties in (("systemd-run", limits), ("systemd-run, isolating", (*limits, *apart)))
+    }
 
 
 @contextmanager
@@ -89,9 +104,34 @@ def _container(command: tuple[str, ...]) -> dict[str, object]:
     }
 
 
-def there(program: str) -> bool:
-    """Whether it is installed."""
-    return shutil.which(program) is not None
+def missing(*programs: str) -> str:
+    """Why a reference cannot be measured: what of it is not installed; empty when all is there."""
+    absent = [program for program in programs if shutil.which(program) is None]
+    return f"no {' or '.join(absent)} installed" if absent else ""
+
+
+async def spawners(stack: AsyncExitStack, *command: str) -> tuple[dict[str, Spawner], dict[str, str]]:
+    """For the command, those references that run here, and of the others why they do not."""
+    lines = {"bwrap": bwrap(*command), "unshare": unshare(*command), "crun": stack.enter_context(crun(*command))}
+    found, absent = {}, {}
+    for name, line in lines.items():
+        why = missing(name) or await asyncio.to_thread(_fails, line)
+        if why:
+            absent[name] = why
+        else:
+            found[name] = await stack.enter_async_context(Spawner(line))
+    return found, absent
+
+
+# crun takes a hybrid hierarchy for v2 alone as long as it sees the unified part of it.
+_ALONE = ["unshare", "--mount", "sh", "-c", 'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"', "sh"]
+
+
+def _fails(line: list[str]) -> str:
+    """What a command line says when it does not run here."""
+    words = [word.replace(NUMBER, f"{os.getpid()}-trial") for word in line]
+    done = subprocess.run([*_ALONE, *words], capture_output=True, text=True, check=False)
+    return f"does not run here: {done.stderr.strip()[-200:]}" if done.returncode else ""
 
 
 class Spawner:
@@ -101,13 +141,12 @@ class Spawner:
         self._line = line
 
     async def __aenter__(self) -> Self:
-        # crun takes a hybrid hierarchy for v2 alone as long as it sees the unified part of it.
-        alone = ["unshare", "--mount", "sh", "-c", 'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"', "sh"]
         self._process = await asyncio.create_subprocess_exec(
-            *alone,
+            *_ALONE,
             *(sys.executable, "-m", "benchmarks.spawner", *self._line),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            limit=1 << 20,
         )
         return self
 
@@ -118,25 +157,21 @@ class Spawner:
         self._process.stdin.close()
         await self._process.wait()
 
-    async def to_exec(self, count: int) -> float:
-        """Mean seconds, one after the other, from the spawn to the first byte that the command writes."""
-        return await self._ask("exec", count, 1)
+    async def to_exec(self, count: int, workers: int) -> list[float]:
+        """Seconds of each, by workers, from the spawn to the first byte that the command writes."""
+        times: list[float] = await self._ask("exec", count, workers)
+        return times
 
     async def to_end(self, count: int, workers: int) -> float:
         """Seconds for so many, each run to its end, by workers that begin the next when one has ended."""
-        return await self._ask("end", count, workers)
+        seconds: float = await self._ask("end", count, workers)
+        return seconds
 
-    async def _ask(self, *words: object) -> float:
+    async def _ask(self, *words: object) -> Any:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write((" ".join(map(str, words)) + "\n").encode())
         answer = await self._process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"{self._line[0]} does not run here")
-        return float(answer)
-
-
-def version(program: str) -> str:
-    """What a program says of itself, in a line."""
-    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
-    return (said.stdout or said.stderr).partition("\n")[0].strip()
+            raise RuntimeError(f"{self._line[0]} has failed")
+        return json.loads(answer)

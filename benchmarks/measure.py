@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-Round = Callable[[], Awaitable[float]]
-"""does a piece of work once, and returns what it measured"""
-
 OURS = "joblet"
+QUANTILES = 200
+"""steps in which the times of many operations are kept"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one round has shown."""
+
+    values: Sequence[float]
+    """one for each of the contest's figures"""
+    times: Sequence[float] = ()
+    """seconds of each operation, where their distribution tells something"""
+
+
+Round = Callable[[], Awaitable[Sample]]
+"""does a piece of work once"""
 
 
 @dataclass(frozen=True)
@@ -21,35 +34,56 @@ class Spread:
     most: float
 
     @classmethod
-    def of(cls, values: list[float]) -> Spread:
+    def of(cls, values: Sequence[float]) -> Spread:
         return cls(statistics.median(values), min(values), max(values))
 
 
 @dataclass(frozen=True)
-class Contest:
-    """One thing, done by several: joblet and its references."""
+class Aim:
+    """What a figure is wanted to be: so many times a reference's, or, without one, so much."""
+
+    bound: float
+    reference: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One thing that is measured."""
 
     name: str
     unit: str
+    """`s`, `/s`, `MB/s` or `MB`"""
+    higher_is_better: bool = False
+    aim: Aim | None = None
+    series: str = ""
+    """whose point it is in a plot"""
+    at: float = 0
+    """where in the plot: jobs in flight, connections, jobs running or ended"""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One piece of work, done by several: joblet and its references."""
+
+    figures: Sequence[Figure]
     contestants: Mapping[str, Round]
     """by name, joblet as OURS"""
-    higher_is_better: bool = False
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """references that cannot be measured here, and why"""
     rounds: int = 10
     warm_up: int = 1
-    goal: str = ""
-    """the reference that counts and how many times its value is aimed for, such as `bwrap 1.0`"""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a contest has shown."""
+    """What a contest has shown of one figure."""
 
-    name: str
-    unit: str
-    higher_is_better: bool
-    goal: str
-    values: dict[str, list[float]] = field(default_factory=dict)
+    figure: Figure
+    values: dict[str, list[float]]
     """of each contestant, round by round"""
+    quantiles: dict[str, list[float]] = field(default_factory=dict)
+    """of the times of all operations of all rounds, by contestant: QUANTILES + 1 of them, least and most included"""
+    absent: dict[str, str] = field(default_factory=dict)
 
     def spread(self, contestant: str) -> Spread:
         return Spread.of(self.values[contestant])
@@ -64,21 +98,39 @@ class Result:
         return [name for name in self.values if name != OURS]
 
 
-async def hold(contest: Contest, *, rounds: int | None = None) -> Result:
-    """All rounds of a contest. Each begins with another contestant."""
+async def hold(contest: Contest, *, rounds: int | None = None, short: bool = False) -> list[Result]:
+    """All rounds of a contest, each begun by another contestant; a result for each figure. If short, one round."""
     names = list(contest.contestants)
-    for _ in range(contest.warm_up):
+    if short:
+        rounds = 1
+    for _ in range(0 if short else contest.warm_up):
         for name in names:
             await contest.contestants[name]()
-    values: dict[str, list[float]] = {name: [] for name in names}
+    samples: dict[str, list[Sample]] = {name: [] for name in names}
     for number in range(rounds or contest.rounds):
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            values[name].append(await contest.contestants[name]())
-    return Result(contest.name, contest.unit, contest.higher_is_better, contest.goal, values)
+            samples[name].append(await contest.contestants[name]())
+    times = {name: [time for sample in own for time in sample.times] for name, own in samples.items()}
+    quantiles = {name: quantiles_of(own) for name, own in times.items() if own}
+    return [
+        Result(
+            figure,
+            {name: [sample.values[place] for sample in own] for name, own in samples.items()},
+            {} if place else quantiles,
+            dict(contest.absent),
+        )
+        for place, figure in enumerate(contest.figures)
+    ]
 
 
-def percentile(values: list[float], share: float) -> float:
+def percentile(values: Sequence[float], share: float) -> float:
     """The value below which this share of them lies."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def quantiles_of(values: Sequence[float]) -> list[float]:
+    """Values that so many equal shares of them lie between."""
+    ordered = sorted(values)
+    return [ordered[round((len(ordered) - 1) * place / QUANTILES)] for place in range(QUANTILES + 1)]

@@ -2,8 +2,9 @@
 
     python -m benchmarks.reference CERTIFICATES
 
-prints its port and then serves until stdin ends. GetJobStatus has one answer, ready. GetJobLogs sends what the job's id
-names: `BYTES:CHUNK` from memory, or with `delays:LINES` lines that hold the time at which they were written.
+prints its port and then serves until stdin ends. GetJobStatus has one answer, ready. RunJob runs nothing, and answers
+with its command as the job's id. GetJobLogs sends what the id names: `BYTES:CHUNK` from memory, or with `delays:LINES`
+lines that hold the time at which they were written.
 """
 
 from __future__ import annotations
@@ -25,11 +26,22 @@ from joblet.proto import joblet as pb
 
 STATUS = "/joblet.JobletService/GetJobStatus"
 FOLLOW = "/joblet.JobletService/GetJobLogs"
+RUN = "/joblet.JobletService/RunJob"
 
 
 def by_id(job_id: str) -> bytes:
-    """The request of both calls."""
+    """The request of GetJobStatus and of GetJobLogs."""
     return bytes(pb.GetJobLogsReq(id=job_id))
+
+
+def order(command: list[str]) -> bytes:
+    """The request of RunJob."""
+    return bytes(pb.RunJobReq(command=command[0], args=command[1:]))
+
+
+def id_of(answer: bytes) -> str:
+    """The id in an answer of RunJob."""
+    return pb.RunJobRes.FromString(answer).id
 
 
 def payload_of(message: bytes) -> bytes:
@@ -46,9 +58,9 @@ class Serving:
 
 
 @contextmanager
-def serving_reference(certificates: Path) -> Iterator[Serving]:
-    """The reference in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.reference", str(certificates)]
+def serving_reference(certificates: Path, module: str = "benchmarks.reference") -> Iterator[Serving]:
+    """The reference in a process of its own, or another that is called the same way."""
+    command = [sys.executable, "-m", module, str(certificates)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdin is not None
@@ -60,6 +72,8 @@ class _Handler(grpc.GenericRpcHandler):
     def service(self, details: Any) -> grpc.RpcMethodHandler | None:
         if details.method == STATUS:
             return grpc.unary_unary_rpc_method_handler(_status)
+        if details.method == RUN:
+            return grpc.unary_unary_rpc_method_handler(_run)
         if details.method == FOLLOW:
             return grpc.unary_stream_rpc_method_handler(_follow)
         return None
@@ -74,6 +88,10 @@ async def _status(request: bytes, context: object) -> bytes:
     asked = pb.GetJobStatusReq.FromString(request)
     _ANSWER.id = asked.id
     return bytes(_ANSWER)
+
+
+async def _run(request: bytes, context: object) -> bytes:
+    return bytes(pb.RunJobRes(id=pb.RunJobReq.FromString(request).command))
 
 
 async def _follow(request: bytes, context: object) -> AsyncIterator[bytes]:

@@ -7,36 +7,38 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from itertools import count
 from pathlib import Path
+from typing import Any
 
-from harness import Server, cpu_seconds, make_certificates
+from harness import ID_BASE, Server, make_certificates
 
 from joblet.client import Client, ClientConfig
 
-SLOTS = 2_000
-"""jobs at once: no contest is about waiting for a slot"""
-_ID_BASES = count(0x10000000, SLOTS << 16)
-"""of servers that may stand beside each other"""
+SLOTS = 200
+"""jobs at once, for what does not say how many: no contest is about waiting for a slot"""
+_OPEN: list[int] = []
+"""slots of the servers that stand, the newest last; each has ids of its own for them, above those of the others"""
 
 
 @contextmanager
-def serving(folder: Path | None = None, **joblet: object) -> Iterator[Server]:
-    """A server, with its state in a directory of its own or in `folder`, and this in its `joblet` section."""
+def serving(folder: Path | None = None, slots: int = SLOTS, **joblet: object) -> Iterator[Server]:
+    """A server with so many slots, its state in a new directory (below `folder`), and this in its `joblet` section."""
     with tempfile.TemporaryDirectory(prefix="joblet-bench-", dir=folder) as directory:
         place = Path(directory)
         certificates = place / "certs"
         certificates.mkdir()
-        isolation = {"idBase": next(_ID_BASES), "idRanges": SLOTS}
-        settings = {"maxConcurrentJobs": SLOTS, **joblet}
+        isolation: dict[str, object] = {"idBase": (ID_BASE or 0x10000000) + (sum(_OPEN) << 16), "idRanges": slots}
+        settings = {"maxConcurrentJobs": slots, **joblet}
         server = Server(place, make_certificates(certificates), joblet=settings, isolation=isolation)
+        _OPEN.append(slots)
         server.start()
         try:
             yield server
         finally:
             server.close()
+            _OPEN.pop()
 
 
 @asynccontextmanager
@@ -53,14 +55,25 @@ async def connected(server: Server) -> AsyncIterator[Client]:
         yield client
 
 
-async def run_clients(what: str, *arguments: object) -> dict[str, float]:
+async def in_flight(do: Callable[[], Awaitable[None]], count: int, workers: int) -> None:
+    """Do it so often, by workers that begin again when they are done."""
+    left = iter(range(count))
+
+    async def work() -> None:
+        for _ in left:
+            await do()
+
+    await asyncio.gather(*(work() for _ in range(workers)))
+
+
+async def run_clients(what: str, *arguments: object) -> dict[str, Any]:
     """What stock clients in a process of their own have measured (benchmarks.clients)."""
     command = [sys.executable, "-m", "benchmarks.clients", what, *map(str, arguments)]
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
     said, _ = await process.communicate()
     if process.returncode:
         raise RuntimeError(f"clients ended with {process.returncode}")
-    found: dict[str, float] = json.loads(said)
+    found: dict[str, Any] = json.loads(said)
     return found
 
 
@@ -70,4 +83,4 @@ def proportional_set_size(pid: int) -> int:
     return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:"))
 
 
-__all__ = ["connected", "cpu_seconds", "proportional_set_size", "run_clients", "serving"]
+__all__ = ["connected", "in_flight", "proportional_set_size", "run_clients", "serving"]

@@ -5,47 +5,53 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from harness import Server
 from history import write_ended_jobs
 
 from benchmarks.cases.launch import run_until
-from benchmarks.measure import OURS, Contest, Round
+from benchmarks.measure import OURS, Aim, Contest, Figure, Round, Sample
 from benchmarks.site import connected, serving
 from joblet.client import Client
 
 YOUNG = "with 10 jobs"
+REPEATED = 50
+"""calls of a round"""
 
 
 async def contests(*, short: bool) -> AsyncIterator[Contest]:
     """The reference is the same server with ten jobs of the past."""
-    past, running = (100, 5) if short else (100_000, 1_000)
-    async with aged(10) as young, aged(past) as old:
-        async with AsyncExitStack() as stack:
-            few = await stack.enter_async_context(connected(young))
-            many = await stack.enter_async_context(connected(old))
-            for name, call in (("status", status), ("list of 20", listing)):
-                yield Contest(
-                    f"{name}, {past} jobs ended",
-                    "s",
-                    {OURS: call(many), YOUNG: call(few)},
-                    goal=f"{YOUNG} 1.0",
-                )
-            await run_until(many, running)
-        yield Contest(
-            f"start with {running} running and {past} ended",
-            "s",
-            {OURS: restart(old), YOUNG: restart(young)},
-            rounds=3,
-        )
+    pasts, running = ((100,), 5) if short else ((1000, 100_000), 1_000)
+    async with AsyncExitStack() as stack:
+        young = await stack.enter_async_context(aged(10))
+        few = await stack.enter_async_context(connected(young))
+        for series, call in CALLS.items():
+            yield Contest((Figure(f"{series}, 10 jobs ended", "s", series=series, at=10),), {OURS: call(few)})
+        for past in pasts:
+            async with aged(past) as old:
+                async with connected(old) as many:
+                    for series, call in CALLS.items():
+                        yield Contest(
+                            (Figure(f"{series}, {past} jobs ended", "s", aim=Aim(1.1, YOUNG), series=series, at=past),),
+                            {OURS: call(many), YOUNG: call(few)},
+                        )
+                    if past == pasts[-1]:
+                        await run_until(many, running)
+                if past == pasts[-1]:
+                    name = f"start with {running} running and {past} ended"
+                    yield Contest(
+                        (Figure(name, "s", aim=Aim(1.0)),),
+                        {OURS: restart(old), YOUNG: restart(young)},
+                        rounds=3,
+                    )
 
 
 @asynccontextmanager
 async def aged(past: int) -> AsyncIterator[Server]:
     """A server that has run so many jobs."""
-    with serving() as server:
+    with serving(slots=1200) as server:
         server.stop()
         database = server.state / "joblet.db"
         for name in (database, database.with_suffix(".db-wal"), database.with_suffix(".db-shm")):
@@ -58,21 +64,24 @@ async def aged(past: int) -> AsyncIterator[Server]:
 
 
 def status(client: Client) -> Round:
-    async def measure() -> float:
-        began = time.perf_counter()
-        for _ in range(50):
-            await client.status("5")
-        return (time.perf_counter() - began) / 50
-
-    return measure
+    return repeated(lambda: client.status("5"))
 
 
 def listing(client: Client) -> Round:
-    async def measure() -> float:
+    return repeated(lambda: client.list(limit=10))
+
+
+CALLS = {"status": status, "list of 10": listing}
+
+
+def repeated(call: Callable[[], Awaitable[object]]) -> Round:
+    """Mean seconds of a call."""
+
+    async def measure() -> Sample:
         began = time.perf_counter()
-        for _ in range(50):
-            await client.list(limit=20)
-        return (time.perf_counter() - began) / 50
+        for _ in range(REPEATED):
+            await call()
+        return Sample(((time.perf_counter() - began) / REPEATED,))
 
     return measure
 
@@ -80,10 +89,10 @@ def listing(client: Client) -> Round:
 def restart(server: Server) -> Round:
     """Seconds from exec, Python's own start included, until it accepts connections."""
 
-    async def measure() -> float:
+    async def measure() -> Sample:
         server.kill()
         began = time.perf_counter()
         server.start()
-        return time.perf_counter() - began
+        return Sample((time.perf_counter() - began,))
 
     return measure

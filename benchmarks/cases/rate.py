@@ -3,56 +3,102 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, ExitStack
 
-from benchmarks.cases.launch import DO_NOTHING, spawners
-from benchmarks.commands import Spawner
-from benchmarks.measure import OURS, Contest, Round
-from benchmarks.site import connected, serving
+from benchmarks import slurm
+from benchmarks.commands import Spawner, missing, spawners
+from benchmarks.measure import OURS, Aim, Contest, Figure, Round, Sample
+from benchmarks.site import connected, in_flight, serving
 from joblet.client import Client
 
+DO_NOTHING = ("/bin/true",)
 WORKERS = 8
+"""with these in flight each has a minute, and Slurm takes part"""
+
+Run = Callable[[int, int], Awaitable[float]]
+"""so many jobs by so many workers, in seconds"""
 
 
 async def contests(*, short: bool) -> AsyncIterator[Contest]:
-    """With 8 in flight, and with 64."""
-    count = 20 if short else 400
+    """From one in flight to 64."""
     async with AsyncExitStack() as stack:
         server = stack.enter_context(serving())
         client = await stack.enter_async_context(connected(server))
-        references = await spawners(stack, *DO_NOTHING)
-        for workers in (1, WORKERS, 64):
-            yield Contest(
-                f"jobs per second, {workers} in flight",
-                "/s",
-                {OURS: ours(client, count, workers)}
-                | {name: theirs(spawner, count, workers) for name, spawner in references.items()},
-                higher_is_better=True,
-                rounds=5,
-                goal="crun 1.5" if workers == WORKERS else "",
-            )
+        programs, absent = await spawners(stack, *DO_NOTHING)
+        runs = {OURS: ours(client)} | {name: theirs(spawner) for name, spawner in programs.items()}
+        if why := missing("parallel"):
+            absent["GNU parallel"] = why
+        else:
+            runs["GNU parallel"] = gnu_parallel
+        for workers in (1, WORKERS) if short else (1, 2, 4, WORKERS, 16, 32, 64):
+            with ExitStack() as while_held:
+                seconds = 0.1 if short else 20 if workers == WORKERS else 2
+                held, lacking = dict(runs), dict(absent)
+                if workers == WORKERS:
+                    try:
+                        held["Slurm"] = of_slurm(while_held.enter_context(slurm.running()))
+                    except slurm.CannotRunError as error:
+                        lacking["Slurm"] = str(error)
+                yield Contest(
+                    (
+                        Figure(
+                            f"jobs per second, {workers} in flight",
+                            "/s",
+                            higher_is_better=True,
+                            aim=Aim(1.5, "crun") if workers == WORKERS else None,
+                            series="jobs",
+                            at=workers,
+                        ),
+                    ),
+                    {name: sustained(run, workers, seconds) for name, run in held.items()},
+                    lacking,
+                    rounds=3,
+                    warm_up=2,
+                )
 
 
-def ours(client: Client, count: int, workers: int) -> Round:
-    async def measure() -> float:
-        slots = asyncio.Semaphore(workers)
+def sustained(run: Run, workers: int, seconds: float) -> Round:
+    """For about so long: each round does as many as the one before would have done in this time."""
+    count = workers
 
+    async def measure() -> Sample:
+        nonlocal count
+        rate = count / await run(count, workers)
+        count = max(workers, round(rate * seconds))
+        return Sample((rate,))
+
+    return measure
+
+
+def ours(client: Client) -> Run:
+    async def run(count: int, workers: int) -> float:
         async def one() -> None:
-            async with slots:
-                job = await client.run(*DO_NOTHING, wait_for_end=True)
-                assert job.info.status == "COMPLETED", job.info
+            job = await client.run(*DO_NOTHING, wait_for_end=True)
+            assert job.info.status == "COMPLETED", job.info
 
         began = time.perf_counter()
-        await asyncio.gather(*(one() for _ in range(count)))
-        return count / (time.perf_counter() - began)
+        await in_flight(one, count, workers)
+        return time.perf_counter() - began
 
-    return measure
+    return run
 
 
-def theirs(spawner: Spawner, count: int, workers: int) -> Round:
-    async def measure() -> float:
-        return count / await spawner.to_end(count, workers)
+def theirs(spawner: Spawner) -> Run:
+    return spawner.to_end
 
-    return measure
+
+def of_slurm(cluster: slurm.Slurm) -> Run:
+    return lambda count, workers: cluster.to_end(count, workers, *DO_NOTHING)
+
+
+async def gnu_parallel(count: int, workers: int) -> float:
+    """Plain processes: nothing isolated, limited or recorded. Its own start is part of it."""
+    began = time.perf_counter()
+    command = ("parallel", "--will-cite", f"--jobs={workers}", "-N0", *DO_NOTHING)
+    process = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE)
+    await process.communicate(b"x\n" * count)
+    assert process.returncode == 0, process.returncode
+    return time.perf_counter() - began

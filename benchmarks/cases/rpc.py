@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 
-from benchmarks.measure import OURS, Contest
+from benchmarks.measure import OURS, Aim, Contest, Figure, Round, Sample, percentile
 from benchmarks.reference import serving_reference
-from benchmarks.site import connected, cpu_seconds, run_clients, serving
+from benchmarks.site import connected, run_clients, serving
 
 
 async def contests(*, short: bool) -> AsyncIterator[Contest]:
@@ -20,49 +19,35 @@ async def contests(*, short: bool) -> AsyncIterator[Contest]:
         job = await client.run("true")
         await job.wait()
         reference = stack.enter_context(serving_reference(server.certificates))
-        for connections in (1, 16, 128):
-            ours, theirs = (
-                Load(port, server.certificates, pid, job.id, connections, calls)
-                for port, pid in ((server.port, server.pid), (reference.port, reference.pid))
-            )
+        for connections in (16,) if short else (1, 4, 16, 64, 128):
             name = f"{connections} connections" if connections > 1 else "1 connection"
+            aim = Aim(1.0, "grpc.aio")
             yield Contest(
-                f"calls per second, {name}",
-                "/s",
-                {OURS: ours.rate, "grpc.aio": theirs.rate},
-                higher_is_better=True,
+                (
+                    Figure(f"calls per second, {name}", "/s", True, aim, series="calls", at=connections),
+                    Figure(f"call of {name}, median", "s"),
+                    Figure(f"call of {name}, slowest hundredth", "s"),
+                    Figure(f"call of {name}, processor time of the server", "s"),
+                ),
+                {
+                    name: load(pid, calls, port, server.certificates, job.id, connections)
+                    for name, port, pid in (
+                        (OURS, server.port, server.pid),
+                        ("grpc.aio", reference.port, reference.pid),
+                    )
+                },
                 rounds=5,
-                goal="grpc.aio 1.0",
-            )
-            yield Contest(
-                f"slowest hundredth of calls, {name}", "s", {OURS: ours.tail, "grpc.aio": theirs.tail}, rounds=5
-            )
-            yield Contest(
-                f"processor time of a call, {name}", "s", {OURS: ours.cost, "grpc.aio": theirs.cost}, rounds=5
             )
 
 
-class Load:
-    """Stock clients in a process of their own."""
+def load(pid: int, calls: int, *where: object) -> Round:
+    """Stock clients in a process of their own, and what their calls have taken and cost."""
 
-    def __init__(self, port: int, certificates: Path, pid: int, job_id: str, connections: int, calls: int) -> None:
-        self._pid = pid
-        self._calls = calls
-        self._arguments = (port, certificates, job_id, connections, calls)
+    async def measure() -> Sample:
+        found = await run_clients("calls", *where, calls, pid)
+        times = found["times"]
+        done = len(times)
+        values = (done / found["seconds"], percentile(times, 0.5), percentile(times, 0.99), found["cost"] / done)
+        return Sample(values, times)
 
-    async def rate(self) -> float:
-        """Calls a second."""
-        return self._calls / (await self._run())["seconds"]
-
-    async def tail(self) -> float:
-        """Seconds that 99 of 100 calls do not take."""
-        return (await self._run())["p99"]
-
-    async def cost(self) -> float:
-        """Seconds of the server's processor time for each."""
-        before = cpu_seconds(self._pid)
-        await self._run()
-        return (cpu_seconds(self._pid) - before) / self._calls
-
-    async def _run(self) -> dict[str, float]:
-        return await run_clients("calls", *self._arguments)
+    return measure

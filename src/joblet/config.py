@@ -85,8 +85,8 @@ class JobletSection(_Section):
     """MB"""
     defaultIoLimit: int = Field(default=0, ge=0, le=MAX_INT32)
     """bytes per second, 0 is unlimited"""
-    maxConcurrentJobs: int = Field(default=100, ge=1, le=4096)
-    """jobs that run at a time; more wait as PENDING"""
+    maxConcurrentJobs: int = Field(default=100, ge=1, le=32_768)
+    """jobs that run at a time, at most isolation.idRanges; more wait as PENDING"""
     maxQueuedJobs: int = Field(default=1000, ge=0, le=1_000_000)
     """jobs that may wait for a slot; more are refused"""
     maxWorkflows: int = Field(default=1000, ge=1, le=100_000)
@@ -324,6 +324,13 @@ class Config(_Section):
         for name in self.ceilings.roles:
             if name != "admin" and name not in self.access.roles:
                 raise ValueError(f"ceilings.roles.{name}: not in access.roles")
+        return self
+
+    @model_validator(mode="after")
+    def _a_range_for_each_job(self) -> Self:
+        jobs, ranges = self.joblet.maxConcurrentJobs, self.isolation.idRanges
+        if jobs > ranges:
+            raise ValueError(f"joblet.maxConcurrentJobs {jobs} is more than isolation.idRanges {ranges}")
         return self
 
     def state_dir(self, base: Path) -> Path:

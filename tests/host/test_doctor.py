@@ -247,7 +247,7 @@ def test_ids_of_a_user_in_the_pool_fail(write_config: Callable[..., Path], tmp_p
     assert status == 1
     assert "eve in /etc/passwd" in rows["id pool"]["host"]
     assert verdict(rows, "trial job") == "ok"
-    moved = write_config(isolation={"idBase": 1880000000, "idRanges": 16})
+    moved = write_config(isolation={"idBase": 1880000000, "idRanges": 100})
     assert examine(moved, *without(f"mount --bind {passwd} /etc/passwd"))[0] == 0
 
 

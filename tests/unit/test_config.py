@@ -217,7 +217,7 @@ def test_what_jobs_see_and_may_ask_for_is_read(file: Path) -> None:
     config = read(
         file,
         """
-joblet: {defaultProcessLimit: 100, defaultOpenFilesLimit: 256, defaultDiskLimit: 64, maxLogSize: 10}
+joblet: {maxConcurrentJobs: 8, defaultProcessLimit: 100, defaultOpenFilesLimit: 256, defaultDiskLimit: 64}
 ceilings: {maxCPU: 200, maxMemory: 1024, roles: {admin: {maxMemory: 512, maxDisk: 100}}}
 isolation: {idBase: 100000, idRanges: 10, readOnly: [/opt/models], writable: [/srv/data], masked: [/etc/x], tmpSize: 16}
 """,
@@ -314,6 +314,14 @@ def test_an_operation_that_is_none_is_told_with_those_that_are(file: Path) -> No
     (fault,) = faults(file, "access: {roles: {ci: {operations: [run_job, fly]}}}")
     assert fault.startswith(f"{file}: access.roles.ci.operations.1: no operation (there are delete_all_jobs, ")
     assert fault.endswith(" (got 'fly')")
+
+
+def test_more_jobs_than_ranges_of_ids_are_refused(file: Path) -> None:
+    assert faults(file, "joblet: {maxConcurrentJobs: 5000}") == [
+        f"{file}: joblet.maxConcurrentJobs 5000 is more than isolation.idRanges 4096"
+    ]
+    config = read(file, "joblet: {maxConcurrentJobs: 32000}\nisolation: {idBase: 65536, idRanges: 32000}")
+    assert config.joblet.maxConcurrentJobs == 32_000
 
 
 def test_a_pool_that_ends_beyond_the_last_id_is_refused(file: Path) -> None:
