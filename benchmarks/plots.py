@@ -13,6 +13,8 @@ from matplotlib import pyplot  # noqa: E402  (after the backend is chosen)
 
 from benchmarks.measure import Result, Spread  # noqa: E402
 
+__all__ = ["pyplot", "ratios"]
+
 
 def ratios(results: list[Result], path: Path) -> None:
     """How many times faster than each reference joblet is; 1 is as fast."""

@@ -7,31 +7,38 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from pathlib import Path
 
-from harness import Server, cpu_seconds, make_certificates
+from harness import ID_BASE, Server, cpu_seconds, make_certificates
 
 from joblet.client import Client, ClientConfig
 
 SLOTS = 2_000
 """jobs at once: no contest is about waiting for a slot"""
-_ID_BASES = count(0x10000000, SLOTS << 16)
+_ID_BASES = count(ID_BASE or 0x10000000, SLOTS << 16)
 """of servers that may stand beside each other"""
 
 
 @contextmanager
-def serving(folder: Path | None = None, **joblet: object) -> Iterator[Server]:
+def serving(
+    folder: Path | None = None, *, slots: int = SLOTS, retention: Mapping[str, object] | None = None, **joblet: object
+) -> Iterator[Server]:
     """A server, with its state in a directory of its own or in `folder`, and this in its `joblet` section."""
     with tempfile.TemporaryDirectory(prefix="joblet-bench-", dir=folder) as directory:
         place = Path(directory)
         certificates = place / "certs"
         certificates.mkdir()
-        isolation = {"idBase": next(_ID_BASES), "idRanges": SLOTS}
-        settings = {"maxConcurrentJobs": SLOTS, **joblet}
-        server = Server(place, make_certificates(certificates), joblet=settings, isolation=isolation)
+        isolation: dict[str, object] = {"idBase": next(_ID_BASES), "idRanges": slots}
+        settings = {"maxConcurrentJobs": slots, **joblet}
+        sections: dict[str, dict[str, object]] = {
+            "joblet": settings,
+            "isolation": isolation,
+            "retention": dict(retention or {}),
+        }
+        server = Server(place, make_certificates(certificates), **sections)
         server.start()
         try:
             yield server
