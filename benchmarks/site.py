@@ -47,11 +47,11 @@ def serving(
 
 
 @asynccontextmanager
-async def connected(server: Server) -> AsyncIterator[Client]:
-    """A client of the server, as admin."""
+async def connected(server: Server, port: int = 0) -> AsyncIterator[Client]:
+    """A client of the server, or of another one with its certificates at this port, as admin."""
     folder = server.certificates
     config = ClientConfig.resolve(
-        server=f"localhost:{server.port}",
+        server=f"localhost:{port or server.port}",
         cert=str(folder / "admin-cert.pem"),
         key=str(folder / "admin-key.pem"),
         ca=str(folder / "ca-cert.pem"),
