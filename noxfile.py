@@ -170,6 +170,20 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks", *session.posargs, env={"PYTHONPATH": f"{ROOT}:{ROOT}/tests"})
 
 
+@nox.session(python=PYTHONS[0])
+def soak(session: nox.Session) -> None:
+    """An hour of everyday load, and what grows meanwhile; `-- --minutes N --out DIR` to choose (root)."""
+    session.install(".", *group("bench"))
+    session.run("python", "-m", "benchmarks.soak", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def flame(session: nox.Session) -> None:
+    """Flame graphs of the server under launches and under readers of a log; `-- --out DIR` to choose (root)."""
+    session.install(".", *group("bench"))
+    session.run("python", "-m", "benchmarks.flame", *session.posargs)
+
+
 @nox.session(venv_backend="none")
 def vm(session: nox.Session) -> None:
     """The tests that depend on the machine, in a booted one with systemd and control groups v2 only (root, qemu)."""

@@ -58,6 +58,8 @@ RATES = {
     "calls": ("calls", "connections", "calls a second"),
 }
 
+__all__ = ["draw", "pyplot"]
+
 
 def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
     """Every plot that there are results for, as files of the folder; of several runs, the last that has the result."""

@@ -70,7 +70,7 @@ class Launches:
         return self.cgroups.groups(name, LIMITS, ())
 
     def shim(
-        self, binary: Path, view: View, *, groups: bool = True, megabytes: int = 0
+        self, binary: Path, view: View, *, groups: bool = True, megabytes: int = 0, through: Sequence[Path] = ()
     ) -> Callable[[], tuple[float, int]]:
         def launch() -> tuple[float, int]:
             self._count += 1
@@ -99,7 +99,8 @@ class Launches:
             actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(high)]
             try:
                 start = time.perf_counter()
-                pid = os.posix_spawn(binary, ["joblet-shim", str(self._count)], {}, file_actions=actions, setsid=True)
+                argv = [*map(str, through), str(binary), str(self._count)]
+                pid = os.posix_spawn(argv[0], argv, {}, file_actions=actions, setsid=True)
                 os.waitpid(pid, 0)
                 took = time.perf_counter() - start
                 text = (job / "exit").read_text()

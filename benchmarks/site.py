@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,21 @@ _OPEN: list[int] = []
 
 
 @contextmanager
-def serving(folder: Path | None = None, slots: int = SLOTS, **joblet: object) -> Iterator[Server]:
+def serving(
+    folder: Path | None = None, slots: int = SLOTS, *, retention: Mapping[str, object] | None = None, **joblet: object
+) -> Iterator[Server]:
     """A server with so many slots, its state in a new directory (below `folder`), and this in its `joblet` section."""
     with tempfile.TemporaryDirectory(prefix="joblet-bench-", dir=folder) as directory:
         place = Path(directory)
         certificates = place / "certs"
         certificates.mkdir()
         isolation: dict[str, object] = {"idBase": (ID_BASE or 0x10000000) + (sum(_OPEN) << 16), "idRanges": slots}
-        settings = {"maxConcurrentJobs": slots, **joblet}
-        server = Server(place, make_certificates(certificates), joblet=settings, isolation=isolation)
+        sections: dict[str, dict[str, object]] = {
+            "joblet": {"maxConcurrentJobs": slots, **joblet},
+            "isolation": isolation,
+            "retention": dict(retention or {}),
+        }
+        server = Server(place, make_certificates(certificates), **sections)
         _OPEN.append(slots)
         server.start()
         try:
@@ -42,11 +48,11 @@ def serving(folder: Path | None = None, slots: int = SLOTS, **joblet: object) ->
 
 
 @asynccontextmanager
-async def connected(server: Server) -> AsyncIterator[Client]:
-    """A client of the server, as admin."""
+async def connected(server: Server, port: int = 0) -> AsyncIterator[Client]:
+    """A client of the server, or of another one with its certificates at this port, as admin."""
     folder = server.certificates
     config = ClientConfig.resolve(
-        server=f"localhost:{server.port}",
+        server=f"localhost:{port or server.port}",
         cert=str(folder / "admin-cert.pem"),
         key=str(folder / "admin-key.pem"),
         ca=str(folder / "ca-cert.pem"),

@@ -65,6 +65,8 @@ class Server:
         self.state = directory / "state"
         self.port = 0
         self.lines: list[str] = []
+        self.program = [sys.executable, "-m", "joblet"]
+        """what the server is started by"""
         self._sections = sections
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
@@ -101,7 +103,7 @@ class Server:
         path.write_text(yaml.safe_dump(config))
         self._began_at = len(self.lines)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "joblet", "serve", "--config", str(path)],
+            [*self.program, "serve", "--config", str(path)],
             stderr=subprocess.PIPE,
             text=True,
             **options,
