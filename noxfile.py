@@ -157,6 +157,13 @@ def crash(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[0])
+def fuzz(session: nox.Session) -> None:
+    """Malformed TLS, HTTP/2, protobuf and files for an hour; `-- --minutes N --seed N` to choose (root)."""
+    session.install(".", *group("test"))
+    session.run("python", "tests/fuzz/campaign.py", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
+@nox.session(python=PYTHONS[0])
 def bench(session: nox.Session) -> None:
     """Measure joblet beside its references; `-- --short` to see that all works, `-- --help` for more (root)."""
     session.install(".", *group("bench"))
