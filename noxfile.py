@@ -161,6 +161,8 @@ def fuzz(session: nox.Session) -> None:
     """Malformed TLS, HTTP/2, protobuf and files for an hour; `-- --minutes N --seed N` to choose (root)."""
     session.install(".", *group("test"))
     session.run("python", "tests/fuzz/campaign.py", *session.posargs, env={"PYTHONPATH": "tests"})
+    shim = ("tests/shim/test_fuzz.py", "-k", "no_bytes", "--timeout=0")
+    session.run("pytest", *shim, env={"JOBLET_TEST_FUZZ_RUNS": "5000000"})
 
 
 @nox.session(python=PYTHONS[0])

@@ -2,9 +2,11 @@
 
     PYTHONPATH=tests python tests/fuzz/guided.py [--seconds N] [--seed N] [--only NAME] [--corpus DIR]
     PYTHONPATH=tests python tests/fuzz/guided.py FILE...
+    PYTHONPATH=tests python tests/fuzz/guided.py --keep DIR
 
 The first form begins with the kept corpus and fails on the first finding, which it leaves as a file; the second one
-gives such files to the parsers again. `--corpus` keeps what was found to reach new lines.
+gives such files to the parsers again. `--corpus` leaves all that was found to reach new lines in a directory, and the
+third form takes the short ones of these into the kept corpus.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["joblet", "h2", "hpack", "hyperframe", "grpclib"]):
+with atheris.instrument_imports(include=["joblet", "cronsim", "grpclib", "h2", "hpack", "hyperframe", "yaml"]):
     from parsers import PARSERS
 
-CORPUS = Path(__file__).parent / "corpus"
+import corpus
+
 NAMES = sorted(PARSERS)
 PATIENCE = 5.0
 """seconds of processor time, with the instruments: what takes so long would hold up a server's event loop"""
@@ -48,8 +51,8 @@ def take(data: bytes) -> None:
 def seeds(folder: Path, names: list[str]) -> None:
     """Write the kept corpus as inputs of the fuzzer."""
     for name in names:
-        for path in sorted((CORPUS / name).iterdir()):
-            (folder / f"{name}-{path.name}").write_bytes(bytes([NAMES.index(name)]) + path.read_bytes())
+        for number, data in enumerate(corpus.kept(name)):
+            (folder / f"{name}-{number}").write_bytes(bytes([NAMES.index(name)]) + data)
 
 
 def fuzz(seconds: int, seed: int, names: list[str], folder: Path) -> None:
@@ -76,16 +79,26 @@ def again(files: list[Path]) -> None:
         take(data)
 
 
+def keep(folder: Path) -> None:
+    """Take the short inputs of a run into the kept corpus."""
+    inputs = [data for path in folder.iterdir() if (data := path.read_bytes())]
+    for index, name in enumerate(NAMES):
+        corpus.add(name, {data[1:] for data in inputs if data[0] % len(NAMES) == index})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0, help="0 is one by chance")
     parser.add_argument("--only", action="append", choices=NAMES)
     parser.add_argument("--corpus", type=Path, help="keep the corpus in this directory")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="take short inputs of this directory into the corpus")
     parser.add_argument("files", nargs="*", type=Path)
     options = parser.parse_args()
-    if options.files:
+    if options.files or options.keep:
         again(options.files)
+        if options.keep:
+            keep(options.keep)
         return
     seed = options.seed or int.from_bytes(os.urandom(4))
     folder = options.corpus or Path(tempfile.mkdtemp(prefix="joblet-fuzz-"))
