@@ -164,6 +164,15 @@ def crash(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[0])
+def fuzz(session: nox.Session) -> None:
+    """Malformed TLS, HTTP/2, protobuf and files for an hour; `-- --minutes N --seed N` to choose (root)."""
+    session.install(".", *group("test"))
+    session.run("python", "tests/fuzz/campaign.py", *session.posargs, env={"PYTHONPATH": "tests"})
+    shim = ("tests/shim/test_fuzz.py", "-k", "no_bytes", "--timeout=0")
+    session.run("pytest", *shim, env={"JOBLET_TEST_FUZZ_RUNS": "5000000"})
+
+
+@nox.session(python=PYTHONS[0])
 def bench(session: nox.Session) -> None:
     """Measure joblet beside its references; `-- --short` to see that all works, `-- --help` for more (root)."""
     session.install(".", *group("bench"))

@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 from harness import ROOT, Server, Stock, compile_stock_client, make_certificates
 
-ROOTS = {"host", "fault", "limits", "escape"}
+ROOTS = {"host", "fault", "limits", "escape", "fuzz"}
 """folders whose tests run jobs"""
 ALONE = {"fault", "limits", "escape", "shim"}
 """folders whose tests measure the machine, fill it, or look at all that runs on it"""

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[smhd])")
+_LONGEST = 64
+"""characters of a duration"""
 
 
 def now_ns() -> int:
@@ -61,11 +63,12 @@ def rfc3339(instant_ns: int | None) -> str:
 def parse_duration(text: str) -> float:
     """Seconds of a duration such as `5s`, `1h30m` or `250ms`.
 
-    Raises ValueError when the text is not a sequence of numbers with a unit.
+    Raises ValueError when the text is not a sequence of numbers with a unit, or is longer than 64 characters.
     """
-    parts = _PART.findall(text)
+    parts = _PART.findall(text) if len(text) <= _LONGEST else []
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f'not a duration: "{text}" (write for example "5s", "1h30m" or "250ms")')
+        shown = text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
+        raise ValueError(f'not a duration: "{shown}" (write for example "5s", "1h30m" or "250ms")')
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 

@@ -20,7 +20,7 @@ from pydantic import (
 
 from joblet.access import OPERATIONS, ROLES, is_role_name
 from joblet.clock import parse_duration
-from joblet.order import MAX_INT32
+from joblet.order import MAX_INT32, MAX_TIMEOUT_MS
 
 DEFAULT_PATH = Path("/opt/joblet/joblet-config.yml")
 
@@ -105,7 +105,7 @@ class JobletSection(_Section):
     """bytes of files that come along with one order"""
     uploadTimeout: Duration = Field(default=3600.0, ge=0.1)
     """after which an upload is removed that nobody goes on with, or uses"""
-    jobTimeout: Duration = Field(default=3600.0, gt=0)
+    jobTimeout: Duration = Field(default=3600.0, gt=0, le=MAX_TIMEOUT_MS // 1000)
     """a job that runs longer is stopped"""
     cleanupTimeout: Duration = Field(default=5.0, gt=0, le=3600)
     """from SIGTERM to SIGKILL when a job is stopped"""
@@ -363,7 +363,8 @@ def load(path: Path) -> Config:
     except Exception as error:  # yaml's constructors raise whatever their conversions do
         where = getattr(error, "problem_mark", None)
         line = f" line {where.line + 1}:" if where else ""
-        raise ConfigError(f"{path}:{line} not valid YAML: {getattr(error, 'problem', error)}") from None
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or error
+        raise ConfigError(f"{path}:{line} not valid YAML: {problem}") from None
     if data is None:
         data = {}
     if not isinstance(data, dict):
@@ -377,7 +378,8 @@ def load(path: Path) -> Config:
 
 
 def _explain(fault: Any) -> str:
-    key = ".".join(str(part) for part in fault["loc"])
+    key = ".".join(map(str, fault["loc"]))
+    key = key if key.isprintable() else repr(key)
     if fault["type"] == "extra_forbidden":
         return f"{key}: unknown key"
     message = str(fault["msg"]).removeprefix("Value error, ")

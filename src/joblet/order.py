@@ -39,6 +39,9 @@ CATCH_UPS = ("last", "none", "all")
 MAX_TERMINAL = 65535
 """rows, and columns (struct winsize of ioctl_tty(2))"""
 
+MAX_CORES = 1024
+"""characters of a list of cores: each may stand for thousands of numbers"""
+
 _TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9_./]{0,61}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -336,6 +339,8 @@ def resolve_cores(asked: str, offered: str) -> str:
 
 def parse_cores(text: str) -> frozenset[int]:
     """The numbers of a list such as `0-3,5` (cpuset(7), "List format"). Raise InvalidArgument."""
+    if len(text) > MAX_CORES:
+        raise InvalidArgument(f"invalid cpuCores: {len(text)} characters long (at most {MAX_CORES})")
     cores: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.partition("-")

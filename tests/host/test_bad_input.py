@@ -10,7 +10,10 @@ from typing import Any
 
 import grpc
 import pytest
+import raw_http2 as raw
 from harness import Server, Stock
+from hpack import Decoder
+from hyperframe.frame import DataFrame, HeadersFrame
 
 DANGEROUS = ";&|`$(){}[]<>\n\0"
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -109,6 +112,41 @@ def test_random_bytes_as_a_request(server: Server) -> None:
     for length in range(1, 200):
         code, _ = raw_call(server, "/joblet.JobletService/StopJob", os.urandom(length))
         assert code in allowed
+
+
+@pytest.mark.parametrize("name", ["environment", "terminal", "schedule", "uploads", "args"])
+def test_a_field_in_the_type_of_another_is_none(client: Stock, server: Server, name: str) -> None:
+    """So says protobuf; betterproto2 takes it for the field."""
+    number = client.pb.RunJobReq.DESCRIPTOR.fields_by_name[name].number
+    tag = bytes([(number << 3) & 0x7F | 0x80, number >> 4]) if number > 15 else bytes([number << 3])
+    body = client.pb.RunJobReq(command="a;b").SerializeToString() + tag + b"\1"
+    text = "invalid command: command contains dangerous characters"
+    assert raw_call(server, "/joblet.JobletService/RunJob", body) == (INVALID, text)
+
+
+def test_a_message_that_ends_behind_its_length(server: Server) -> None:
+    with raw.connect(server) as connection:
+        connection.sendall(raw.greeting() + raw.headers(1))
+        connection.sendall(DataFrame(1, data=b"\0\0\0\0\x09", flags=["END_STREAM"]).serialize())
+        assert answer_to(connection) == (INVALID.value[0], "request message is incomplete")
+
+
+def test_a_list_of_cores_that_stands_for_millions(client: Stock) -> None:
+    text = f"invalid cpuCores: {7 * 1000 - 1} characters long (at most 1024)"
+    assert refusal(lambda: client.run("true", cpuCores=",".join(["0-9999"] * 1000)[:6999])) == (INVALID, text)
+
+
+def answer_to(connection: ssl.SSLSocket) -> tuple[int, str]:
+    """Code and sentence of the one call on a connection."""
+    decoder, data = Decoder(), bytearray()
+    while received := connection.recv(65536):
+        data += received
+        for frame in raw.frames(data):
+            if isinstance(frame, HeadersFrame):
+                answer = dict(decoder.decode(frame.data))
+                if "grpc-status" in answer:
+                    return int(answer["grpc-status"]), answer["grpc-message"]
+    raise AssertionError("the connection has ended without an answer")
 
 
 def test_an_unknown_method(server: Server) -> None:

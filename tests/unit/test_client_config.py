@@ -105,6 +105,7 @@ def test_a_file_is_not_read_when_nothing_is_wanted_from_it() -> None:
         ("nodes: {default: text}", None, r"node 'default' must hold address, cert, key and ca$"),
         ("nodes: {default: {address: 5}}", None, r"nodes.default.address: expected text, not 5$"),
         ("a: b: c", None, r"^rnx-config.yml: line 1: not valid YAML: "),
+        ("a: \x03", None, r"^rnx-config.yml: not valid YAML: special characters are not allowed$"),
         ("\xff", None, r"^rnx-config.yml: not UTF-8 text at byte 0$"),
     ],
 )

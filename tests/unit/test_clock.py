@@ -35,6 +35,20 @@ def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
         parse_duration(text)
 
 
+@pytest.mark.parametrize("text", ["9" * 65, "1s" * 33, "٣s"])
+def test_a_duration_is_short_and_of_ascii_digits(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^not a duration: ") as caught:
+        parse_duration(text)
+    assert len(str(caught.value)) < 200
+
+
+def test_half_a_million_digits_take_no_time() -> None:
+    began = time.process_time()
+    with pytest.raises(ValueError):
+        parse_duration("9" * 500_000)
+    assert time.process_time() - began < 1  # where each digit was tried as a first one it was minutes
+
+
 @given(st.text(alphabet="0123456789.msdh -", max_size=12))
 def test_any_text_is_a_duration_or_a_value_error(text: str) -> None:
     try:

@@ -157,6 +157,19 @@ def test_a_syntax_error_is_told_by_its_line(file: Path) -> None:
     assert faults(file, "joblet:\n  a: 1\n b: 2\n")[0].startswith(f"{file}: line 3: not valid YAML")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("joblet: 3\x03\n", "not valid YAML: special characters are not allowed"),
+        ('"a\\nb": {}\n', r"'a\nb': unknown key"),
+    ],
+)
+def test_each_fault_is_one_line(file: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        read(file, text)
+    assert str(refusal.value) == f"{file}: {said}"
+
+
 @pytest.mark.parametrize("text", ["- a\n", "just words\n", "5\n"])
 def test_what_holds_no_sections_is_refused(file: Path, text: str) -> None:
     assert "the file must hold sections" in faults(file, text)[0]
@@ -249,6 +262,10 @@ isolation: {idBase: 100000, idRanges: 10, readOnly: [/opt/models], writable: [/s
             " (got 'Tester')",
         ),
         ("ceilings: {maxMemory: 0}", "ceilings.maxMemory: Input should be greater than or equal to 1 (got 0)"),
+        (
+            "joblet: {jobTimeout: 3651d}",
+            "joblet.jobTimeout: Input should be less than or equal to 315360000 (got 315446400.0)",
+        ),
         ("joblet: {maxLogSize: -1}", "joblet.maxLogSize: Input should be greater than or equal to 0 (got -1)"),
     ],
 )

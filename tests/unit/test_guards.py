@@ -11,13 +11,13 @@ import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.events import ConnectionTerminated
+from h2.events import ConnectionTerminated, PingAckReceived, StreamReset
 from harness import PATIENCE
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
 
 from joblet.errors import CertificateRefused, JobletError
 from joblet.server import guards
-from joblet.server.guards import Allowance, Guarded, cost_of
+from joblet.server.guards import Allowance, Guarded, cost_of, fault_of
 from joblet.server.listener import Reports, most_connections
 
 
@@ -192,6 +192,62 @@ async def test_a_client_that_is_refused_may_read_why_and_no_more(monkeypatch: py
         await made.over.wait()
     assert made.ended == ["client certificate refused"]
     made.guarded.connection_lost(None)
+
+
+@pytest.mark.parametrize(
+    ("headers", "fault"),
+    [
+        (REQUEST, ""),
+        (REQUEST[1:], "no :method"),
+        (REQUEST[:1], "no :path"),
+        ([*REQUEST, ("grpc-timeout", "99999999H"), ("x-bin", "YQ"), ("y-bin", "")], ""),
+        ([*REQUEST, ("grpc-timeout", "9" * 400 + "S")], "grpc-timeout is too long"),
+        ([*REQUEST, ("x-bin", "a")], "binary metadata is not base64"),
+    ],
+)
+async def test_a_call_that_grpclib_could_not_read_is_reset_and_the_connection_goes_on(
+    client: _Client, headers: list[tuple[str, str]], fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert fault_of(headers) == fault
+    client.say()
+    client.h2.config.validate_outbound_headers = client.h2.config.normalize_outbound_headers = False
+    client.h2.send_headers(1, headers)
+    client.say()
+    await asyncio.sleep(0)
+    client.h2.ping(b"12345678")
+    client.say()
+    events = client.h2.receive_data(client.wire.data)
+    resets = [event.error_code for event in events if isinstance(event, StreamReset)]
+    assert (ErrorCodes.PROTOCOL_ERROR in resets) == bool(fault)
+    assert any(isinstance(event, PingAckReceived) for event in events)
+    assert client.ended == []
+    assert not caplog.records
+
+
+async def test_calls_with_malformed_headers_have_an_allowance(client: _Client) -> None:
+    client.say()
+    client.h2.config.validate_outbound_headers = False
+    for _ in range(12):
+        for _ in range(50):
+            number = client.h2.get_next_available_stream_id()
+            client.h2.send_headers(number, REQUEST[1:])
+            client.h2.streams[number].reset_stream()  # not sent
+        client.say()
+    assert client.ended == ["too many calls with malformed headers"]
+
+
+async def test_a_header_that_is_not_ascii_ends_the_connection(client: _Client) -> None:
+    client.say()
+    client.h2.send_headers(1, [*REQUEST, ("latin", b"\xff")])
+    client.say()
+    assert client.ended == ["protocol error"]
+
+
+async def test_a_connection_that_was_ended_is_not_kept_for_a_timer(client: _Client) -> None:
+    first = client.guarded._timer
+    client.say(b"\xff\xff\xff\0\0\0\0\0\1" + bytes(20_000))
+    assert first is not None
+    assert first.cancelled()
 
 
 async def test_a_connection_without_a_handshake_leaves_nothing() -> None:

@@ -205,7 +205,8 @@ def _load(path: Path) -> dict[Any, Any]:
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark else ""
-        raise SettingsError(f"{path}:{line} not valid YAML: {getattr(error, 'problem', error)}") from None
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or error
+        raise SettingsError(f"{path}:{line} not valid YAML: {problem}") from None
     nodes = data.get("nodes") if isinstance(data, dict) else None
     if not isinstance(nodes, dict):
         raise SettingsError(f"{path}: expected a section `nodes`")

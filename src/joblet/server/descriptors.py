@@ -25,12 +25,15 @@ class Descriptors:
         """The class of `joblet.NAME`."""
         return self._messages[f"joblet.{name}"]
 
-    def check(self, name: str, data: bytes) -> None:
-        """Raise ValueError unless `data` is a well-formed message `joblet.NAME`.
+    def known(self, name: str, data: bytes) -> bytes:
+        """Of a message `joblet.NAME` the fields that it has, as they are written. Raises ValueError unless well-formed.
 
-        betterproto2 reads a message that is cut off inside a field as if the field ended there.
+        betterproto2 reads a message that is cut off inside a field as if the field ended there, and what comes under a
+        field's number in another type as if it were the field's.
         """
         try:
-            self.message(name).FromString(data)
+            message = self.message(name).FromString(data)
         except DecodeError as error:
             raise ValueError(str(error)) from error
+        message.DiscardUnknownFields()
+        return message.SerializeToString()

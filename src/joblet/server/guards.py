@@ -8,23 +8,25 @@ unit test says when they change. What each guard is for stands beside it. An hon
 from __future__ import annotations
 
 import asyncio
+import binascii
 import fcntl
 import ssl
 import struct
 import termios
 import time
 from asyncio import BaseTransport, TimerHandle, Transport
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 from grpclib.exceptions import GRPCError
+from grpclib.metadata import decode_bin_value
 from grpclib.protocol import Connection, EventsProcessor, H2Protocol, Peer
 from grpclib.protocol import Stream as H2Stream
 from grpclib.server import Server
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.events import Event, StreamReset
-from h2.exceptions import ProtocolError
+from h2.events import Event, RequestReceived, StreamReset
+from h2.exceptions import ProtocolError, StreamClosedError
 from h2.settings import SettingCodes
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame, SettingsFrame
 
@@ -46,6 +48,10 @@ _HEADERS_MOST = 64 << 10
 _REFUSED = "client certificate refused"
 _SMALL = 16
 """bytes; a request is not sent in pieces smaller than that"""
+_MALFORMED = 2
+"""what a call with malformed headers takes from the allowance: it is answered with a reset"""
+_TIMEOUT_MOST = 9
+"""characters of a call's time-out: eight digits and a unit (gRPC over HTTP/2)"""
 
 
 class Allowance:
@@ -90,6 +96,21 @@ def cost_of(frame: Frame) -> int:
         case SettingsFrame() if "ACK" not in frame.flags:
             return 5
     return 1
+
+
+def fault_of(headers: Iterable[tuple[str, str]]) -> str:
+    """What makes a call's headers none that gRPC has, empty for nothing: grpclib fails on them, and answers nobody."""
+    names = set()
+    for name, value in headers:
+        names.add(name)
+        if name == "grpc-timeout" and len(value) > _TIMEOUT_MOST:
+            return "grpc-timeout is too long"
+        if name.endswith("-bin"):
+            try:
+                decode_bin_value(value.encode("ascii"))
+            except binascii.Error:
+                return "binary metadata is not base64"
+    return next((f"no {name}" for name in (":method", ":path") if name not in names), "")
 
 
 class _TooMuch(ProtocolError):
@@ -184,8 +205,11 @@ class _Processor(EventsProcessor):
     """Forgets a call that the client has taken back, even if its task has not begun.
 
     grpclib leaves that to the task, which is cancelled before its first step when call and reset come in one read: a
-    leak as fast as the client can send.
+    leak as fast as the client can send. A call whose headers grpclib could not read is reset.
     """
+
+    refuse: Callable[[int], None]
+    """resets a call"""
 
     def register(self, stream: H2Stream) -> Callable[[], None]:
         assert stream.id is not None
@@ -195,6 +219,12 @@ class _Processor(EventsProcessor):
     def process(self, event: Event) -> None:
         if event.__class__ in getattr(self, "processors", ()):  # of frames unknown to grpclib HTTP/2 says: ignore
             super().process(event)
+
+    def process_request_received(self, event: RequestReceived) -> None:
+        if fault_of(cast(Iterable[tuple[str, str]], event.headers)):
+            self.refuse(event.stream_id)
+        else:
+            super().process_request_received(event)
 
     def process_stream_reset(self, event: StreamReset) -> None:
         super().process_stream_reset(event)
@@ -211,6 +241,7 @@ class Guarded(H2Protocol):
     """One client's connection, from its TLS handshake on."""
 
     connection: _Connection
+    processor: _Processor
 
     def __init__(
         self,
@@ -252,6 +283,7 @@ class Guarded(H2Protocol):
         connection.flush()
         connection.initialize()
         self.processor = _Processor(self.handler, connection)
+        self.processor.refuse = self._refuse
         self._timer = asyncio.get_running_loop().call_later(FIRST_WORD_SECONDS, self._on_first_seconds)
         connection.refusal = self._on_made(self, transport.get_extra_info("ssl_object"))
 
@@ -278,6 +310,9 @@ class Guarded(H2Protocol):
         except ProtocolError as error:
             self._end("protocol error", str(error))
             return
+        except UnicodeDecodeError:  # h2 lets it through
+            self._end("protocol error", "a header that is not ASCII")
+            return
         if fault := self._unfinished():
             self._end(fault)
             return
@@ -295,7 +330,8 @@ class Guarded(H2Protocol):
             self._timer.cancel()
         self._ended = True
         self.processor.close(reason="Connection lost")
-        del self._h2.judge, self.connection.give_up  # cycles, which would outlive the connection for a while
+        # cycles, which would outlive the connection for a while
+        del self._h2.judge, self.connection.give_up, self.processor.refuse
         self._on_lost(self)
 
     def _judge(self, frame: Frame) -> None:
@@ -303,6 +339,16 @@ class Guarded(H2Protocol):
         reading = self.connection.write_ready.is_set()
         if cost and not self._allowance.spend(cost, time.monotonic(), reading=reading):
             raise _TooMuch(f"too many {type(frame).__name__}s and the like")
+
+    def _refuse(self, number: int) -> None:
+        """Reset a call that is none (RFC 9113, 8.1.1)."""
+        if not self._allowance.spend(_MALFORMED, time.monotonic(), reading=self.connection.write_ready.is_set()):
+            self._end("too many calls with malformed headers")
+        elif not self.connection.is_closing():
+            try:
+                self._h2.reset_stream(number, ErrorCodes.PROTOCOL_ERROR)
+            except StreamClosedError:  # by what came with it
+                return
 
     def _unfinished(self) -> str:
         """What is wrong with a frame that has not wholly come: h2 judges it when it has, and holds 16 MB until then."""
@@ -330,5 +376,7 @@ class Guarded(H2Protocol):
         self._on_guard(f"{address[0]}:{address[1]}" if address else "", reason, details)
         self.connection.flush()
         self.processor.close(reason)
+        if self._timer is not None:
+            self._timer.cancel()
         # What is still sent to us is read meanwhile, and thrown away.
         self._timer = asyncio.get_running_loop().call_later(_FAREWELL_SECONDS, self._transport.abort)

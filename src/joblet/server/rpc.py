@@ -70,7 +70,7 @@ class Codec(CodecBase):
         """Raises InvalidArgument for bytes that are no such message."""
         try:
             if issubclass(message_type, betterproto2.Message):
-                self._descriptors.check(message_type.__name__, data)
+                data = self._descriptors.known(message_type.__name__, data)
             return message_type.FromString(data)
         except Exception as error:  # the decoder raises whatever its innermost step does
             raise InvalidArgument(f"request is not a valid {message_type.__name__}: {error}") from error
@@ -194,6 +194,8 @@ def _bound(stream: grpclib.server.Stream[Any, Any], most: int) -> None:
                 raise InvalidArgument("request holds no message")
             if data and data[0]:
                 raise GRPCError(Status.UNIMPLEMENTED, "request compression is not supported")
+        elif len(data) < size:
+            raise InvalidArgument("request message is incomplete")
         header_is_next = not header_is_next
         return data
 
