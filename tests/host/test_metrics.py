@@ -10,7 +10,7 @@ import socket
 import subprocess
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -150,6 +150,15 @@ def test_jobs_that_wait_are_counted(busy: Told) -> None:
     for job_id in (waiting, *running):
         busy.client.stop(job_id)
     assert busy.value("joblet_queue_jobs") == 0
+
+
+def test_a_port_that_is_taken_keeps_no_server_from_its_work(make_server: Callable[..., Server]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        server = make_server(metrics={"listen": listen}).start()
+    line = server.wait_for_line(re.compile(r"metrics cannot be told.*")).group()
+    assert line == f'metrics cannot be told | error="metrics.listen: {listen}: Address already in use"'
+    assert server.rnx("monitor", "--once", "--json", "--interval=1s").returncode == 0
 
 
 @needs_prometheus

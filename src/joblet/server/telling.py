@@ -18,7 +18,6 @@ from joblet.log import fields
 from joblet.runner import Runner
 from joblet.server.figures import Parts
 from joblet.server.lag import Lag
-from joblet.server.state import StartError
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +28,11 @@ _TRACES = "OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_
 def tell_metrics(
     parts: Parts, settings: Config, base: Path, expiries: Callable[[], Mapping[str, datetime]]
 ) -> Callable[[], None]:
-    """Begin to answer Prometheus; a function that ends it. Raises StartError.
+    """Begin to answer Prometheus; a function that ends it.
 
-    `base` is the configuration's directory, `expiries` tells when certificates end.
+    `base` is the configuration's directory, `expiries` gives the ends of certificates by what they are.
+    Where it cannot listen, a line in the log says so, and the server works as ever: else a job that has taken the port
+    while the server was away could keep it away.
     """
     from joblet.server.metrics import Sources, registry_of
     from joblet.server.scrape import CannotListen, Exposition, asked_of
@@ -54,7 +55,8 @@ def tell_metrics(
         try:
             exposition = Exposition(listen, registry_of(sources))
         except CannotListen as error:
-            raise StartError(str(error)) from None
+            log.error("metrics cannot be told", extra=fields(error=str(error)))
+            return lambda: None
         stack.callback(exposition.close)
         return stack.pop_all().close
 
