@@ -136,7 +136,7 @@ def man(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def deb(session: nox.Session) -> None:
-    """Write dist/joblet_VERSION_ARCH.deb for Debian 12, which installs without a network (needs dpkg-deb)."""
+    """Write dist/joblet_VERSION_ARCH.deb for Debian 12, which installs without a network (needs dpkg-deb, binutils)."""
     session.install(*PROJECT["project"]["dependencies"])
     session.run("python", "deploy/deb/build.py", *session.posargs)
 

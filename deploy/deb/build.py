@@ -3,7 +3,8 @@
     python deploy/deb/build.py [--out DIR] [--cache DIR]     prints the package's path
 
 Runs by the version of Python that the target has, Debian 12's 3.11, with joblet's own dependencies and pip, and by
-dpkg-deb. It needs no root: the files in the package are root's. The same tree and dependencies give the same bytes.
+dpkg-deb and strip. It needs no root: the files in the package are root's. The same tree and the same dependencies give
+the same bytes.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def build(source: Path, out: Path, cache: Path) -> Path:
 def dependencies(source: Path, cache: Path) -> Path:
     """A directory with all that joblet imports, compiled; made once for what pyproject.toml asks for."""
     wanted = tomllib.loads((source / "pyproject.toml").read_text())["project"]["dependencies"]
-    key = hashlib.sha256(json.dumps([sys.version, wanted, _LEFT_OUT]).encode()).hexdigest()[:12]
+    key = hashlib.sha256(json.dumps([sys.version, wanted, _LEFT_OUT, "stripped"]).encode()).hexdigest()[:12]
     made = cache / f"deb-{key}"
     if not made.exists():
         cache.mkdir(parents=True, exist_ok=True)
@@ -64,6 +65,8 @@ def dependencies(source: Path, cache: Path) -> Path:
             pip("install", "--only-binary=:all:", "--target", fresh, *wanted)
             for path in [found for pattern in _LEFT_OUT for found in fresh.glob(pattern)]:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+            for library in fresh.rglob("*.so"):  # half of their bytes are for debuggers
+                command("strip", "--strip-unneeded", str(library))
             compile_all(fresh)
             fresh.rename(made)
     return made
