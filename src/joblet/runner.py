@@ -58,7 +58,7 @@ class Runner:
         self.on_end: Callable[[Job], None] = lambda job: None
         """told of every job whose final state has been stored"""
         self.on_made: Callable[[Job], None] = lambda job: None
-        """told of every job that a schedule, a workflow or an earlier attempt has made, once it is stored"""
+        """told of every new job once it is stored"""
 
     @property
     def around(self) -> Surroundings:
@@ -161,8 +161,7 @@ class Runner:
                 room.leave()
         if not new:  # the same key came twice at the same time
             return self._again(job, order)
-        if job.part is not None:
-            self.on_made(job)
+        self.on_made(job)
         live = self._start(job, reserved=state is State.PENDING)
         room.leave()
         log.info("job accepted", extra=fields(jobId=job.id, status=job.state, command=shown(job), owner=owner))
@@ -324,7 +323,7 @@ class Runner:
         await asyncio.gather(*tasks, *(job.leave() for job in live), return_exceptions=True)
 
     def _begin(self, job: Job) -> Live:
-        """Let a job live that was made by no order of its own."""
+        """Let a job live that a schedule or another attempt has made."""
         self.on_made(job)
         return self._start(job)
 

@@ -72,6 +72,9 @@ def test_an_order_is_told_before_it_is_done_and_with_its_job(server: Server, cli
         assert (line["operation"], line["method"]) == ("run_job", "/joblet.JobletService/RunJob")
         assert (line["allowed"], line["command"], line["name"]) == (True, "sh", 'a "name"')
     assert (call["event"], result["code"]) == ("call", "OK")
+    (made,) = lines(server, event="made", job=job.id)
+    assert (made["by"], made["client"], made["command"]) == ("order", "admin", "sh")
+    assert call["n"] < made["n"] < result["n"]
     (ended,) = lines(server, event="ended", job=job.id)
     assert (ended["client"], ended["status"], ended["exitCode"]) == ("admin", "FAILED", 3)
     assert ended["reason"] == "exit code 3"

@@ -204,9 +204,9 @@ class Audit:
         asyncio.get_running_loop().call_later(_SPARING_SECONDS, self._tell_spared, event)
 
     def made(self, job: Job) -> None:
-        """The server has made a job by itself; it was ordered before."""
+        """A job has been stored, and will run: what made it, and whose it is."""
         part = job.part
-        by = "workflow" if part else "retry" if job.retry_of else "schedule"
+        by = "workflow" if part else "retry" if job.retry_of else "schedule" if job.schedule_id else "order"
         self.tell(
             "made",
             by=by,
