@@ -258,13 +258,15 @@ class Authority:
         """
         present = self._present_list([*(ca.certificate for ca in signers), *others])
         entries = self._record.revoked()
+        # By the clock, so that a list made anew, when the one before it was lost, is a newer one.
+        number = max(present.number + 1, int(datetime.now(UTC).timestamp()))
         lists = []
         for ca in signers:
             own = ("", pki.key_id(ca.certificate))
             issuer = ca.certificate.subject.public_bytes()
             revoked = {serial: since for (name, serial), since in present.revoked.items() if name == issuer}
             revoked |= {entry.serial: entry.since for entry in reversed(entries) if entry.authority in own}
-            lists.append(revocation.sign(ca, revoked, present.number + 1))
+            lists.append(revocation.sign(ca, revoked, number))
         pki.write(self.directory / LIST, b"".join(lists), 0o644, force=True)
 
 
@@ -284,6 +286,9 @@ def _days(entry: Issued) -> float:
     return max((entry.until - entry.at).total_seconds() / 86_400, pki.MIN_DAYS)
 
 
+_STATUS = {"present": "valid", "former": "valid, of the former authority", "retired": "of a retired authority"}
+
+
 def last_moment(start: datetime, end: datetime) -> str:
     """The day until which a certificate is valid; of a short-lived one the time too."""
     return f"{end:%Y-%m-%d %H:%M UTC}" if end - start < _SHORT else f"{end:%Y-%m-%d}"
@@ -299,7 +304,7 @@ def columns(rows: Iterable[Listed], now: datetime) -> Iterator[str]:
         elif entry.until <= now:
             status = "expired"
         else:
-            status = "valid" if row.authority == "present" else f"valid, of the {row.authority} authority"
+            status = _STATUS[row.authority]
         until = last_moment(entry.at, entry.until)
         table.append((entry.name, entry.role, serial_text(entry.serial), until, status))
     widths = [max(len(line[column]) for line in table) for column in range(4)]

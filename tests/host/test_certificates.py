@@ -209,14 +209,19 @@ def test_a_faulty_file_is_refused_until_it_is_right(place: Place) -> None:
     pki.save(other, place.folder, "server", force=True)
 
 
-@pytest.mark.parametrize("fault", ["damaged", "of another authority", "gone"])
+@pytest.mark.parametrize("fault", ["damaged", "of another authority", "gone", "older"])
 def test_a_list_that_cannot_be_used_changes_nothing(place: Place, fault: str) -> None:
+    place.issue("mallory")
+    place.changed(lambda: place.authority.revoke("mallory"))
+    older = (place.folder / "crl.pem").read_bytes()
     place.issue("eve")
     place.changed(lambda: place.authority.revoke("eve"))
     path = place.folder / "crl.pem"
     good = path.read_bytes()
     if fault == "damaged":
         place.changed(lambda: path.write_bytes(good[:200]), refused("not a list of revoked certificates"))
+    elif fault == "older":
+        place.changed(lambda: path.write_bytes(older), refused("is older than the one in use"))
     elif fault == "gone":
         place.changed(path.unlink, refused("No such file or directory"))
     else:

@@ -300,7 +300,8 @@ async def test_connection_closed_before_any_answer(certs: Certificates) -> None:
     with peer(lambda connection: certs.server_context().wrap_socket(connection, server_side=True).close()) as port:
         text = await sentence(certs.config(port), lib.ConnectionLost)
     assert text == (
-        f"connection to 127.0.0.1:{port} closed before any answer: the server may not accept the client certificate"
+        f"connection to 127.0.0.1:{port} closed before any answer: the server may not accept the client certificate "
+        "(if its CA is another one now, have another one issued)"
     )
 
 

@@ -64,7 +64,8 @@ def explain_loss(cause: Exception | None, config: ClientConfig, *, answered: boo
     where = _place(*config.address)
     if not answered:
         return ConnectionLost(
-            f"connection to {where} closed before any answer: the server may not accept the client certificate"
+            f"connection to {where} closed before any answer: the server may not accept the client certificate "
+            "(if its CA is another one now, have another one issued)"
         )
     if cause is None:
         return ConnectionLost(f"connection to {where} closed by the server")

@@ -154,11 +154,18 @@ class Certificates:
         security, base = self._security, self._base
         identity = _or_former(lambda: _unexpired(tls.read_identity(security, base), former.identity), former.identity)
         authorities = _or_former(lambda: tls.read_authorities(security, base), former.authorities)
-        expected = former.revocations != Revocations()
-        revocations = _or_former(
-            lambda: tls.read_revocations(security, base, authorities, expected=expected), former.revocations
-        )
+        revocations = _or_former(lambda: self._read_revocations(authorities, former), former.revocations)
         return _Files(identity, authorities, revocations), tls.context(security, identity, authorities)
+
+    def _read_revocations(self, authorities: tls.Authorities, former: _Files) -> Revocations:
+        expected = former.revocations != Revocations()
+        found = tls.read_revocations(self._security, self._base, authorities, expected=expected)
+        if authorities == former.authorities and found.number < former.revocations.number:
+            raise ConfigError(
+                f"security.revocationList: number {found.number} is older than the one in use,"
+                f" which has number {former.revocations.number}"
+            )
+        return found
 
     def _warn_daily(self) -> None:
         self._warn()

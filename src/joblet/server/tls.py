@@ -84,7 +84,8 @@ def read_authorities(security: SecuritySection, base: Path) -> Authorities:
     pem = _read(security.caCert, base, "caCert")
     try:
         certificates = x509.load_pem_x509_certificates(pem)
-    except ValueError:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=_der(certificates))
+    except (ssl.SSLError, ValueError):
         raise ConfigError(f"security.caCert: {_NO_CERTIFICATE} ({_name(security.caCert, base)})") from None
     return Authorities(certificates, pem)
 
