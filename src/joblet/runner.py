@@ -27,7 +27,7 @@ from joblet.life import Found, Live, Surroundings, shown
 from joblet.log import fields
 from joblet.logs import LogHub
 from joblet.order import MAX_TIMEOUT_MS, Order, Policy, made_by, settle
-from joblet.quotas import Quotas, Room, need_of
+from joblet.quotas import Need, Quotas, Room, need_of
 from joblet.recurrence import Recurrences
 from joblet.store import Store
 
@@ -103,7 +103,7 @@ class Runner:
         if order.schedule is not None or order.retries:
             self._check_times()
         time = None if order.schedule is None else schedule.first(order.schedule, clock.now_ns())
-        taken = room or self.quotas.take(owner, role, need_of(order.limits, order.schedule))
+        taken = room or self.quotas.take(owner, role, self._need(order, role))
         try:
             state = self._reserve(order)
         except QueueFull:
@@ -121,7 +121,17 @@ class Runner:
         Raises InvalidArgument, or QuotaExceeded when there never is any.
         """
         order = settle(order, self._policy, role)
-        return self.quotas.queue(owner, role, need_of(order.limits, order.schedule))
+        return self.quotas.queue(owner, role, self._need(order, role))
+
+    def _need(self, order: Order, role: str) -> Need:
+        """What an order takes of its client's quota.
+
+        Raises QuotaExceeded when there never is room for it, or for even one job of a recurring schedule beside it.
+        """
+        need = need_of(order.limits, order.schedule)
+        recurring = order.schedule is not None and order.schedule.recurring
+        self.quotas.check(role, need.plus(need_of(order.limits, None)) if recurring else need)
+        return need
 
     def _reserve(self, order: Order) -> State:
         """Take a slot or a place in the queue, or one of those that wait for their time. Raises QueueFull."""
@@ -183,7 +193,7 @@ class Runner:
     def check(self, order: Order, role: str) -> None:
         """Raise InvalidArgument or QuotaExceeded for an order that `submit` would refuse for what it asks."""
         order = settle(order, self._policy, role)
-        self.quotas.check(role, need_of(order.limits, order.schedule))
+        self._need(order, role)
         if order.schedule is not None:
             schedule.first(order.schedule, clock.now_ns())
 

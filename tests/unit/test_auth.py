@@ -5,7 +5,9 @@ import ssl
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -270,6 +272,30 @@ def test_a_client_is_who_its_certificate_says(
     assert identify(connection.getpeercert()) == Caller("alice", role.value, serial)
     assert connection.version() == "TLSv1.3"
     assert connection.selected_alpn_protocol() == "h2"
+
+
+@pytest.mark.parametrize(
+    ("names", "units", "role"),
+    [
+        (["alice"], ["developer"], "developer"),
+        (["alice", "bob"], ["developer"], "unknown"),
+        (["alice\nbob"], ["developer"], "unknown"),
+        (["alice\0"], ["developer"], "unknown"),
+        ([], ["developer"], "unknown"),
+        (["alice"], ["developer", "viewer"], "unknown"),
+        (["alice"], ["\u212aiosk"], "unknown"),
+        (["alice\n"], ["viewer"], "viewer"),  # as ever: it does not matter who that is
+    ],
+)
+def test_a_name_that_tries_tricks_comes_through_tls_as_it_is(
+    ca: pki.KeyPair, security: SecuritySection, tmp_path: Path, names: list[str], units: list[str], role: str
+) -> None:
+    attributes = [x509.NameAttribute(NameOID.COMMON_NAME, name) for name in names]
+    attributes += [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit) for unit in units]
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+    own = pki._issue(ca, x509.Name(attributes), 1, None, [usage])
+    connection = handshake(server_context(security, tmp_path), client_context(ca, tmp_path, own))
+    assert identify(connection.getpeercert(), ROLES_HERE).role == role
 
 
 def test_a_client_without_a_certificate_connects_and_is_nobody(

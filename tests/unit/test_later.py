@@ -19,7 +19,7 @@ from joblet import clock
 from joblet.access import Quota
 from joblet.errors import JobNotRunning, KeyReused, QuotaExceeded, TooManyScheduled
 from joblet.executor.base import LaunchFailed
-from joblet.job import Job, Schedule, State
+from joblet.job import Job, Limits, Schedule, State
 from joblet.life import Live
 from joblet.order import Order
 
@@ -486,6 +486,18 @@ async def test_a_run_beyond_its_owner_s_quota_is_left_out(site: Later, caplog: p
     await site.go_on(HOUR)
     assert (await site.job(4)).state is State.RUNNING
     assert (await site.job(4)).role == "admin"
+
+
+async def test_a_schedule_no_run_of_which_there_is_ever_room_for_is_refused(site: Later) -> None:
+    site.quotas = {"admin": Quota(jobs=2, memory=600)}
+    await site.begin_again()
+    with pytest.raises(QuotaExceeded, match=r"memory would be 601 "):
+        await site.order(schedule=HOURLY, limits=Limits(0, 601, 0))
+    site.quotas = {"admin": Quota(jobs=1)}
+    await site.begin_again()
+    with pytest.raises(QuotaExceeded, match=r"jobs would be 2 "):
+        await site.order(schedule=HOURLY)
+    assert await site.states() == {}
 
 
 async def test_another_attempt_takes_the_place_of_the_last(site: Later) -> None:
