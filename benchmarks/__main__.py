@@ -10,8 +10,11 @@ python -m benchmarks --from FILE --docs  write what has been measured before
 from __future__ import annotations
 
 import argparse
+import asyncio
 import importlib
+import signal
 import sys
+from contextlib import aclosing
 from pathlib import Path
 
 import uvloop
@@ -24,21 +27,31 @@ CASES = ("launch", "rate", "rpc", "logs", "memory", "history", "workflows", "vm"
 
 async def run(names: list[str], options: argparse.Namespace) -> tuple[dict[str, object], list[report.Run]]:
     """As many runs as are asked for; what they have shown is kept as it comes."""
+    task = asyncio.current_task()
+    assert task is not None
+    # What was started ends with its context.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     described = machine.describe()
     runs: list[list[Result]] = []
     for _ in range(options.runs):
         runs.append([])
         for name in names:
             case = importlib.import_module(f"benchmarks.cases.{name}")
-            async for contest in case.contests(short=options.short):
-                held = isinstance(contest, Contest)
-                results = await hold(contest, rounds=options.rounds, short=options.short) if held else [contest]
-                for result in results:
-                    print(report.line(result), flush=True)
-                    runs[-1].append(result)
-                if options.out:
-                    report.save(options.out / "results.json", described, runs)
+            async with aclosing(case.contests(short=options.short)) as contests:
+                async for contest in contests:
+                    for result in await results_of(contest, options):
+                        print(report.line(result), flush=True)
+                        runs[-1].append(result)
+                    if options.out:
+                        report.save(options.out / "results.json", described, runs)
     return described, list(runs)
+
+
+async def results_of(contest: Contest | Result, options: argparse.Namespace) -> list[Result]:
+    """Of a contest that is held now, or has been elsewhere."""
+    if isinstance(contest, Result):
+        return [contest]
+    return await hold(contest, rounds=options.rounds, short=options.short)
 
 
 def main() -> int:
@@ -48,7 +61,14 @@ def main() -> int:
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; none is all")
     parser.add_argument("--short", action="store_true", help="each for a moment, to see that all work")
     parser.add_argument("--rounds", type=int, help="instead of each contest's own number")
-    parser.add_argument("--runs", type=int, default=1, help="of the whole, beside each other in the table")
+    parser.add_argument(
+        "--runs",
+        type=int,
+        default=1,
+        choices=range(1, 10),
+        metavar="N",
+        help="of the whole, beside each other in the table",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="for results.json, table.md and, by matplotlib, plots")
     parser.add_argument("--docs", action="store_true", help="write tables and plots into docs/ (needs matplotlib)")
     parser.add_argument(
@@ -61,7 +81,10 @@ def main() -> int:
     if options.source:
         described, runs = report.load(options.source)
     else:
-        described, runs = uvloop.run(run(options.cases or list(CASES), options))
+        try:
+            described, runs = uvloop.run(run(options.cases or list(CASES), options))
+        except asyncio.CancelledError:
+            return 128 + signal.SIGTERM
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "table.md").write_text(f"{report.aims(runs)}\n{report.table(runs)}")

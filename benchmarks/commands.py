@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from benchmarks.measure import CannotRunError
+
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc")
 """what a joblet job sees of the host"""
 
@@ -158,7 +160,10 @@ class Spawner:
         await self._process.wait()
 
     async def to_exec(self, count: int, workers: int) -> list[float]:
-        """Seconds of each, by workers, from the spawn to the first byte that the command writes."""
+        """Seconds of each, by workers, from the spawn to the first byte that the command writes.
+
+        Raises CannotRunError, as `to_end` does.
+        """
         times: list[float] = await self._ask("exec", count, workers)
         return times
 
@@ -173,5 +178,5 @@ class Spawner:
         self._process.stdin.write((" ".join(map(str, words)) + "\n").encode())
         answer = await self._process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"{self._line[0]} has failed")
+            raise CannotRunError(f"{self._line[0]} has failed")
         return json.loads(answer)

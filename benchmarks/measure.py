@@ -21,8 +21,12 @@ class Sample:
     """seconds of each operation, where their distribution tells something"""
 
 
+class CannotRunError(Exception):
+    """A reference does not run here, or has failed; the message says why."""
+
+
 Round = Callable[[], Awaitable[Sample]]
-"""does a piece of work once"""
+"""does a piece of work once; one of a reference may raise CannotRunError"""
 
 
 @dataclass(frozen=True)
@@ -99,18 +103,27 @@ class Result:
 
 
 async def hold(contest: Contest, *, rounds: int | None = None, short: bool = False) -> list[Result]:
-    """All rounds of a contest, each begun by another contestant; a result for each figure. If short, one round."""
+    """All rounds of a contest, each begun by another contestant; a result for each figure. If short, one round.
+
+    A reference that fails in one of them is absent from the results.
+    """
     names = list(contest.contestants)
-    if short:
-        rounds = 1
-    for _ in range(0 if short else contest.warm_up):
-        for name in names:
-            await contest.contestants[name]()
     samples: dict[str, list[Sample]] = {name: [] for name in names}
-    for number in range(rounds or contest.rounds):
+    absent = dict(contest.absent)
+    warm_up = 0 if short else contest.warm_up
+    for number in range(warm_up + (1 if short else rounds or contest.rounds)):
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            samples[name].append(await contest.contestants[name]())
+            if name in absent:
+                continue
+            try:
+                sample = await contest.contestants[name]()
+            except CannotRunError as error:
+                absent[name] = str(error)
+                del samples[name]
+                continue
+            if number >= warm_up:
+                samples[name].append(sample)
     times = {name: [time for sample in own for time in sample.times] for name, own in samples.items()}
     quantiles = {name: quantiles_of(own) for name, own in times.items() if own}
     return [
@@ -118,7 +131,7 @@ async def hold(contest: Contest, *, rounds: int | None = None, short: bool = Fal
             figure,
             {name: [sample.values[place] for sample in own] for name, own in samples.items()},
             {} if place else quantiles,
-            dict(contest.absent),
+            absent,
         )
         for place, figure in enumerate(contest.figures)
     ]

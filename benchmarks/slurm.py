@@ -17,16 +17,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from benchmarks.commands import missing
+from benchmarks.measure import CannotRunError
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "srun")
 PATIENCE = 30.0
 """seconds until a daemon that is not ready counts as one that does not run here"""
 SEATS = 64
 """jobs that the node takes at once, however few its processors are"""
-
-
-class CannotRunError(Exception):
-    """Slurm does not run here; the message says why."""
 
 
 class Slurm:

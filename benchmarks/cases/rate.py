@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, ExitStack
 
 from benchmarks import slurm
 from benchmarks.commands import Spawner, missing, spawners
-from benchmarks.measure import OURS, Aim, Contest, Figure, Round, Sample
+from benchmarks.measure import OURS, Aim, CannotRunError, Contest, Figure, Round, Sample
 from benchmarks.site import connected, in_flight, serving
 from joblet.client import Client
 
@@ -40,7 +40,7 @@ async def contests(*, short: bool) -> AsyncIterator[Contest]:
                 if workers == WORKERS:
                     try:
                         held["Slurm"] = of_slurm(while_held.enter_context(slurm.running()))
-                    except slurm.CannotRunError as error:
+                    except CannotRunError as error:
                         lacking["Slurm"] = str(error)
                 yield Contest(
                     (
@@ -100,5 +100,6 @@ async def gnu_parallel(count: int, workers: int) -> float:
     command = ("parallel", "--will-cite", f"--jobs={workers}", "-N0", *DO_NOTHING)
     process = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE)
     await process.communicate(b"x\n" * count)
-    assert process.returncode == 0, process.returncode
+    if process.returncode:
+        raise CannotRunError(f"ended with {process.returncode}")
     return time.perf_counter() - began

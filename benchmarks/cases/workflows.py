@@ -62,9 +62,8 @@ def one_by_one(client: Client, count: int) -> Round:
         ids = []
         began = time.perf_counter()
         for _ in range(count):
-            job = await client.run("true")
+            job = await client.run("true", wait_for_end=True)
             ids.append(job.id)
-            await job.wait()
         return await _sample(client, time.perf_counter() - began, ids)
 
     return measure

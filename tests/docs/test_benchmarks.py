@@ -13,13 +13,14 @@ from harness import ROOT
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import publish, report
-from benchmarks.measure import OURS, Aim, Figure, Result
+from benchmarks.measure import OURS, Aim, CannotRunError, Contest, Figure, Result, Sample, hold
 
 needs_root = pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="isolation needs root on Linux")
 
 
 @needs_root
 @pytest.mark.alone
+@pytest.mark.timeout(600)
 def test_all_contests_are_held(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/tests"}
     command = [sys.executable, "-m", "benchmarks", "--short", f"--out={tmp_path}"]
@@ -57,6 +58,26 @@ def test_a_reference_that_is_absent_is_in_the_table_with_the_reason() -> None:
     nothing = Result(of("jobs", []).figure, {}, absent={"crun": "no crun installed"})
     assert report.table([[nothing]]).splitlines()[2:] == ["| jobs |  | crun: not measured, no crun installed |  |"]
     assert report.line(nothing) == "jobs: not measured; without crun: no crun installed"
+
+
+async def test_a_reference_that_fails_is_left_out_and_joblet_never_is() -> None:
+    async def sound() -> Sample:
+        return Sample((2.0,), (0.5, 1.5))
+
+    async def lame() -> Sample:
+        raise CannotRunError("crun has failed")
+
+    figure = of("jobs", []).figure
+    (result,) = await hold(Contest((figure,), {OURS: sound, "bwrap": sound, "crun": lame}, rounds=3))
+    assert result.values == {OURS: [2.0] * 3, "bwrap": [2.0] * 3}
+    assert result.absent == {"crun": "crun has failed"}
+    assert set(result.quantiles["bwrap"]) == {0.5, 1.5}
+
+    async def wrong() -> Sample:
+        raise AssertionError("not what was asked for")
+
+    with pytest.raises(AssertionError):
+        await hold(Contest((figure,), {OURS: wrong, "crun": sound}))
 
 
 def test_what_is_saved_is_loaded_again(tmp_path: Path) -> None:
