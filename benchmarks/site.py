@@ -9,10 +9,11 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import ID_BASE, Server, make_certificates
+from harness import ID_BASE, PATIENCE, Server, make_certificates
 
 from joblet.client import Client, ClientConfig
 
@@ -57,7 +58,7 @@ async def connected(server: Server, port: int = 0) -> AsyncIterator[Client]:
         key=str(folder / "admin-key.pem"),
         ca=str(folder / "ca-cert.pem"),
     )
-    async with Client(config) as client:
+    async with Client(replace(config, connect_timeout=PATIENCE, timeout=PATIENCE)) as client:
         yield client
 
 

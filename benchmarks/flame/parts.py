@@ -1,6 +1,7 @@
 """What the server's time is told apart by: the first pattern that fits a frame, from the innermost frame out."""
 
 PARTS = (
+    ("encryption and sockets, in uvloop", r"joblet/corked\.py"),
     ("HTTP/2: h2, hpack, hyperframe", r"\((h2|hpack|hyperframe)/"),
     ("guards in front of grpclib", r"server/guards\.py"),
     ("gRPC: grpclib", r"\(grpclib/"),
