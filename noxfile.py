@@ -146,7 +146,7 @@ def tests(session: nox.Session) -> None:
     """The tests, on each Python present; those marked `load` on the lowest one only."""
     if session.python not in PRESENT:
         session.skip(f"Python {session.python} is not on this machine")
-    session.install(".", *group("test"))
+    session.install(".", *group("test"), *(group("fuzz") if session.python == PRESENT[0] else []))
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
@@ -166,10 +166,10 @@ def crash(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0])
 def fuzz(session: nox.Session) -> None:
     """Malformed TLS, HTTP/2, protobuf and files for an hour; `-- --minutes N --seed N` to choose (root)."""
-    session.install(".", *group("test"))
+    session.install(".", *group("test"), *group("fuzz"))
     session.run("python", "tests/fuzz/campaign.py", *session.posargs, env={"PYTHONPATH": "tests"})
     shim = ("tests/shim/test_fuzz.py", "-k", "no_bytes", "--timeout=0")
-    session.run("pytest", *shim, env={"JOBLET_TEST_FUZZ_RUNS": "5000000"})
+    session.run("pytest", *shim, env={"JOBLET_TEST_FUZZ_RUNS": "2000000"})
 
 
 @nox.session(python=PYTHONS[0])
