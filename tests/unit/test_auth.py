@@ -269,7 +269,7 @@ def test_a_client_is_who_its_certificate_says(
     connection = handshake(server_context(security, tmp_path), client)
     serial = f"{pair.certificate.serial_number:X}"
     serial = serial.zfill(len(serial) + len(serial) % 2)  # whole bytes
-    assert identify(connection.getpeercert()) == Caller("alice", role.value, serial)
+    assert identify(connection.getpeercert()) == Caller("alice", role.value, serial=serial)
     assert connection.version() == "TLSv1.3"
     assert connection.selected_alpn_protocol() == "h2"
 

@@ -216,6 +216,7 @@ async def test_a_call_that_grpclib_could_not_read_is_reset_and_the_connection_go
     await asyncio.sleep(0)
     client.h2.ping(b"12345678")
     client.say()
+    await asyncio.sleep(0)  # what is written in a turn is sent after it
     events = client.h2.receive_data(client.wire.data)
     resets = [event.error_code for event in events if isinstance(event, StreamReset)]
     assert (ErrorCodes.PROTOCOL_ERROR in resets) == bool(fault)

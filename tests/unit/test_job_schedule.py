@@ -171,7 +171,7 @@ def test_nicknames_and_what_a_time_may_be() -> None:
         ("2026-02-30T03:00:00Z", "", "is no time that there is"),
         ("2026-03-28T11:58:59Z", "", r"has passed \(it is 2026-03-28T12:00:00Z\)"),
         ("2046-03-28T12:00:00Z", "", "more than ten years away"),
-        ("9" * 100 + "d", "", "more than ten years away"),
+        ("9" * 60 + "d", "", "more than ten years away"),
         ("0 3 * *", "", "has not five fields"),
         ("0 0 3 * * *", "", "has not five fields"),
         ("60 3 * * *", "", "bad minute"),
