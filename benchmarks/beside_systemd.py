@@ -15,8 +15,8 @@ sys.path[:0] = PLACES
 os.environ["PYTHONPATH"] = ":".join(PLACES)
 
 from benchmarks import machine, report  # noqa: E402  (after the path is set)
-from benchmarks.cases.launch import SAY, launch, to_exec  # noqa: E402
-from benchmarks.cases.rate import DO_NOTHING, ours, sustained, theirs  # noqa: E402
+from benchmarks.cases.launch import DO_NOTHING, SAY, launch, to_exec  # noqa: E402
+from benchmarks.cases.rate import ours, sustained, theirs  # noqa: E402
 from benchmarks.commands import Spawner, systemd_run  # noqa: E402
 from benchmarks.measure import OURS, Contest, Figure, hold  # noqa: E402
 from joblet.client import Client, ClientConfig  # noqa: E402

@@ -1,7 +1,7 @@
 """Clients in a process of their own; what they have measured is printed as JSON.
 
 calls PORT CERTIFICATES JOB CONNECTIONS COUNT PID   GetJobStatus, so many in all, one after the other on each
-logs PORT CERTIFICATES JOBS BYTES                   GetJobLogs to its end, of all of them at once (names with commas)
+logs PORT CERTIFICATES JOBS FOLLOWERS BYTES         GetJobLogs to its end, by so many at once (of ids with commas)
 live PORT CERTIFICATES COMMAND BYTES                RunJob, and its log to the end
 delays PORT CERTIFICATES COMMAND LINES              RunJob of what writes the times of its writing, a line each
 relay_live, relay_delays                            the same of benchmarks.relay; COMMAND is JSON for all of these
@@ -24,9 +24,9 @@ from typing import Any
 
 import grpc
 import uvloop
-from harness import cpu_seconds
 
 from benchmarks.reference import FOLLOW, RUN, STATUS, by_id, id_of, order, payload_of
+from benchmarks.site import cpu_seconds
 
 LARGEST = 64 << 10
 
@@ -65,8 +65,9 @@ async def calls(
     return {"seconds": seconds, "times": times, "cost": cost}
 
 
-async def logs(port: str, certificates: str, jobs: str, size: str) -> dict[str, float]:
-    channels = {channel(port, certificates): job_id for job_id in jobs.split(",")}
+async def logs(port: str, certificates: str, jobs: str, followers: str, size: str) -> dict[str, float]:
+    ids = jobs.split(",")
+    channels = {channel(port, certificates): ids[number % len(ids)] for number in range(int(followers))}
     await asyncio.gather(*(own.channel_ready() for own in channels))
 
     async def one(own: grpc.aio.Channel, job_id: str) -> None:

@@ -180,3 +180,9 @@ class Spawner:
         if not answer:
             raise CannotRunError(f"{self._line[0]} has failed")
         return json.loads(answer)
+
+
+def version(program: str) -> str:
+    """What a program says of itself, in a line."""
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    return (said.stdout or said.stderr).partition("\n")[0].strip()

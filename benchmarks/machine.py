@@ -5,19 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-import subprocess
 import tempfile
 import time
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 
-PROGRAMS = {
-    "bwrap": ("bwrap", "--version"),
-    "unshare": ("unshare", "--version"),
-    "crun": ("crun", "--version"),
-    "GNU parallel": ("parallel", "--version"),
-    "Slurm": ("slurmctld", "-V"),
-}
+from benchmarks.commands import missing, version
+
+PROGRAMS = {"bwrap": "bwrap", "unshare": "unshare", "crun": "crun", "GNU parallel": "parallel", "Slurm": "slurmd"}
 
 
 def describe() -> dict[str, object]:
@@ -33,8 +28,8 @@ def describe() -> dict[str, object]:
         "fsync": f"{fsync_seconds() * 1000:.1f} ms",
         "load": f"{os.getloadavg()[0]:.1f}",
         "python": platform.python_version(),
-        "grpcio": version("grpcio"),
-        **{name: said for name, command in PROGRAMS.items() if (said := _said_by(command))},
+        "grpcio": metadata.version("grpcio"),
+        **{name: version(program).split()[-1] for name, program in PROGRAMS.items() if not missing(program)},
     }
 
 
@@ -54,12 +49,3 @@ def fsync_seconds() -> float:
             os.fsync(file.fileno())
             took.append(time.perf_counter() - began)
     return statistics.median(took)
-
-
-def _said_by(command: tuple[str, ...]) -> str:
-    """Its version, by the first line that it prints; nothing if it is not there."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return ""
-    return (done.stdout or done.stderr).partition("\n")[0].split()[-1]

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import ID_BASE, PATIENCE, Server, make_certificates
+from harness import ID_BASE, PATIENCE, Server, cpu_seconds, make_certificates
 
 from joblet.client import Client, ClientConfig
 
@@ -90,4 +90,4 @@ def proportional_set_size(pid: int) -> int:
     return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:"))
 
 
-__all__ = ["connected", "in_flight", "proportional_set_size", "run_clients", "serving"]
+__all__ = ["connected", "cpu_seconds", "in_flight", "proportional_set_size", "run_clients", "serving"]

@@ -14,6 +14,7 @@ from joblet.client import Client
 
 SAY = ("/bin/echo", "x")
 """a command whose first byte tells that it has been exec'd"""
+DO_NOTHING = ("/bin/true",)
 
 
 async def contests(*, short: bool) -> AsyncIterator[Contest]:

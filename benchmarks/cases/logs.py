@@ -45,11 +45,11 @@ async def contests(*, short: bool) -> AsyncIterator[Contest]:
         relay = stack.enter_context(serving_reference(server.certificates, "benchmarks.relay"))
         ours, theirs, plain = (Clients(each.port, server.certificates) for each in (server, reference, relay))
         for name, chunk in WRITES.items():
-            yield throughput(f"log of {name}, to 1", ours, theirs, [await written(client, chunk, size)], size, 1.0)
+            yield throughput(f"log of {name}, to 1", ours, theirs, [await write(client, size, chunk)], size, 1.0)
         share = max(1, size // many // CHUNK) * CHUNK
-        one = await written(client, CHUNK, share)
+        one = await write(client, share)
         yield throughput(f"log of one job, to {many}", ours, theirs, [one] * many, share, 0.9)
-        jobs = list(await asyncio.gather(*(written(client, CHUNK, share) for _ in range(many))))
+        jobs = list(await asyncio.gather(*(write(client, share) for _ in range(many))))
         yield throughput(f"logs of {many} jobs, to {many}", ours, theirs, jobs, share, 0.9)
         for name, chunk in WRITES.items():
             some = size if chunk == CHUNK else size // 8
@@ -88,8 +88,8 @@ def writing(chunk: int, size: int) -> list[str]:
     return ["python3", "-c", WRITE_BYTES, str(chunk), str(size // chunk)]
 
 
-async def written(client: Client, chunk: int, size: int) -> str:
-    """A job that has written."""
+async def write(client: Client, size: int, chunk: int = CHUNK) -> str:
+    """A job that has written so many bytes, in such pieces."""
     job = await client.run(*writing(chunk, size), name="writes")
     end = await job.wait()
     assert end.status == "COMPLETED", end
@@ -106,7 +106,7 @@ class Clients:
         """MB a second, of all together."""
 
         async def measure() -> Sample:
-            found = await self._run("logs", ",".join(jobs), size)
+            found = await self._run("logs", ",".join(jobs), len(jobs), size)
             return Sample((len(jobs) * size / 1e6 / found["seconds"],))
 
         return measure

@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
 
 from benchmarks import slurm
+from benchmarks.cases.launch import DO_NOTHING
 from benchmarks.commands import Spawner, missing, spawners
 from benchmarks.measure import OURS, Aim, CannotRunError, Contest, Figure, Round, Sample
 from benchmarks.site import connected, in_flight, serving
 from joblet.client import Client
 
-DO_NOTHING = ("/bin/true",)
 WORKERS = 8
 """with these in flight each has a minute, and Slurm takes part"""
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
-from benchmarks import report
+from benchmarks import machine
 from benchmarks.soak.judge import SERIES, Judgement, Series, judge
 from benchmarks.soak.samples import Sample
 
@@ -74,7 +74,7 @@ class Account:
 
     def json(self) -> str:
         """All of it."""
-        content = {"machine": report.machine(), **dataclasses.asdict(self)}
+        content = {"machine": machine.describe(), **dataclasses.asdict(self)}
         content["judgements"] = [dataclasses.asdict(found) for found in self.judgements()]
         return json.dumps(content, indent=1) + "\n"
 
