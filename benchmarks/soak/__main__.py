@@ -23,6 +23,7 @@ from benchmarks.site import connected, proportional_set_size, serving
 from benchmarks.soak.account import Account, Idle
 from benchmarks.soak.load import Ends, Findings, Load, TooMuchWrong, followed
 from benchmarks.soak.samples import Sample, Sampler, Times, children, groups, mounts
+from joblet.client import JobletError
 
 JOBS_A_MINUTE = 100_000 / 60
 SLOTS = 256
@@ -76,7 +77,7 @@ def look_for_leftovers(server: Server, findings: Findings) -> None:
 
 
 def hold(options: argparse.Namespace) -> Account:
-    """The whole soak: a server, its load, and the same state once more with another server."""
+    """The whole soak: a server, its load, and the same state once more with another server. Publishes the account."""
     findings = Findings()
     times = Times()
     samples: list[Sample] = []
@@ -87,14 +88,36 @@ def hold(options: argparse.Namespace) -> Account:
         began = time.monotonic()
         try:
             uvloop.run(soak(server, options, times, samples, findings))
-        except* TooMuchWrong:
-            findings.wrong.append("given up")
+        except* (TooMuchWrong, JobletError) as errors:
+            findings.wrong.append(f"given up: {errors.exceptions!r}")
         took = time.monotonic() - began
         look_for_leftovers(server, findings)
         last = idle(server)
         server.stop()
-        server.start()
-        return Account(options.minutes, took, times.ended, samples, findings.wrong, first, last, idle(server))
+        try:
+            restarted = idle(server.start())
+        except AssertionError as error:
+            findings.wrong.append(f"did not start again: {error}")
+            restarted = last
+        account = Account(options.minutes, took, times.ended, samples, findings.wrong, first, last, restarted)
+        publish(account, options.out)
+        print("removing the server's state: some minutes for an hour's jobs", file=sys.stderr)
+    return account
+
+
+def publish(account: Account, out: Path | None) -> None:
+    """Say what was found, and write it to a directory."""
+    print(account.text(), flush=True)
+    if out is None:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "soak.json").write_text(account.json())
+    if importlib.util.find_spec("matplotlib"):
+        from benchmarks.soak import figure
+
+        figure.draw(account, out / "soak.svg")
+    else:
+        print("no soak.svg: it needs matplotlib", file=sys.stderr)
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
@@ -107,18 +130,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="directory for soak.json and, with matplotlib, soak.svg")
     parser.add_argument("--scratch", type=Path, help="directory for the server's state, 3 GB for an hour (/tmp)")
     options = parser.parse_args(arguments)
-    account = hold(options)
-    print(account.text())
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "soak.json").write_text(account.json())
-        if importlib.util.find_spec("matplotlib"):
-            from benchmarks.soak import figure
-
-            figure.draw(account, options.out / "soak.svg")
-        else:
-            print("no soak.svg: it needs matplotlib", file=sys.stderr)
-    return 1 if account.wrong else 0
+    return 1 if hold(options).wrong else 0
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from benchmarks.instructions import record, server, shim, valgrind
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="isolation needs root on Linux"),
     pytest.mark.alone,
+    pytest.mark.timeout(300),  # valgrind takes its time on a busy machine
 ]
 
 
@@ -25,6 +27,9 @@ def judge(part: str, now: record.Counts) -> None:
         pytest.skip(f"not comparable: {'; '.join(reasons)}")
     found = record.compare(part, now, then)
     print(*found, sep="\n")
+    for one in found:
+        if one.better:
+            warnings.warn(str(one), stacklevel=1)
     assert not [str(one) for one in found if one.worse]
 
 
