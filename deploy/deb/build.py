@@ -136,7 +136,7 @@ def pack(source: Path, stage: Path, out: Path, version: str) -> Path:
     target = out / f"joblet_{version}_{architecture}.deb"
     environment = {"SOURCE_DATE_EPOCH": EPOCH, **os.environ}
     subprocess.run(
-        ["dpkg-deb", "--root-owner-group", "-Zzstd", "-z9", "--build", stage, target],
+        ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z9", "--build", stage, target],
         env=environment,
         stdout=subprocess.DEVNULL,
         check=True,
@@ -146,10 +146,12 @@ def pack(source: Path, stage: Path, out: Path, version: str) -> Path:
 
 def settle_modes(stage: Path) -> None:
     """Modes and times that do not depend on who builds, and when."""
+    scripts = {stage / "DEBIAN" / name for name in SCRIPTS}
     times = (int(os.environ.get("SOURCE_DATE_EPOCH", EPOCH)),) * 2
     for path in (stage, *stage.rglob("*")):
         if not path.is_symlink():
-            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+            program = path.parent.name in ("bin", "_bin") or path in scripts
+            path.chmod(0o755 if path.is_dir() or program else 0o644)
         os.utime(path, times, follow_symlinks=False)
     (stage / "etc/joblet/certs").chmod(0o700)
 
