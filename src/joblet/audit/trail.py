@@ -26,7 +26,7 @@ from joblet.threads import finish
 
 log = logging.getLogger(__name__)
 
-FLUSH_SECONDS = 0.5
+FLUSH_SECONDS = 0.8
 """from the first line that the disk does not have until it is waited for"""
 RESERVE = 256 << 10
 """bytes of the disk that are kept for lines to come: a full disk leaves room for some hundred"""
@@ -306,7 +306,7 @@ class Trail:
 def _sync(fd: int, written: Sequence[int], gone: Sequence[Path], folder: Path) -> None:
     """Wait until the disk has all; close the files that are written no more, and remove those that are not kept."""
     for each in (*written, fd):
-        os.fsync(each)
+        os.fdatasync(each)
     if written or gone:
         directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
