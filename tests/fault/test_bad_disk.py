@@ -212,8 +212,8 @@ def test_a_disk_that_fails_is_told_and_what_runs_goes_on(disk: SmallDisk, server
     server.start()
     with server.channel() as channel:
         client = Stock(channel, *stock)
-        before, _ = client.finish("echo", "before")
         running = client.started("sleep", "1000")
+        before, _ = client.finish("echo", "before")  # now it is on the disk, too, that the other runs
         disk.fail()
         code, text = refusal(client)
         assert (code, text) == (

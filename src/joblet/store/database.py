@@ -1,7 +1,7 @@
 """The one door to the database: SQLite in WAL mode, one writer thread with group commit, one reader thread.
 
 What a coroutine awaits here is on disk when the await returns, but for changes that are said to be `lasting` without
-it: those survive the end of this process, and a power failure only if there was a commit to the disk after them.
+it: those survive the end of this process, and are on the disk too with the next commit, or 20 ms later.
 Changes that arrive while a commit is under way share the next one, so that many jobs cost one fsync.
 """
 
@@ -36,6 +36,8 @@ NEWEST_EVENT = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'e
 
 _BATCH = 256
 """changes in one commit at most; bounds the time the first of them waits"""
+_SOON = 0.02
+"""seconds after which what need not be on the disk at once is"""
 _ROOM = 4 << 20
 """bytes of the write-ahead log, as many as SQLite lets it have before it begins it anew"""
 _KEEP_SIZE = 1
@@ -60,6 +62,9 @@ class Database:
         self._changes: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
         self._closed = False
         self._synced = True
+        """whether a commit waits for the disk"""
+        self._unsynced = False
+        """whether one has not, and none after it has"""
         self._path = path
         self.damaged = False
         """it takes no more that is new: that would be lost with it"""
@@ -76,6 +81,7 @@ class Database:
                 raise StoreDamaged(path, str(error)) from error
             raise (StoreFull if is_full(error) else StoreFailed)(f"{path}: {error}") from error
         _make_room(path)
+        self._log = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
         self._writer = threading.Thread(target=self._commit_batches, name="store-writer")
         self._writer.start()
@@ -99,6 +105,7 @@ class Database:
         await asyncio.to_thread(self._reader.shutdown)
         self._read.close()
         self._write.close()
+        os.close(self._log)
 
     async def execute(self, sql: str, values: tuple[Any, ...] = (), *, lasting: bool = False) -> Any:
         """Run one statement in the writer's next commit; the first row it returns, if any.
@@ -176,8 +183,18 @@ class Database:
         if self._closed:
             raise StoreFailed("it is closed")
 
+    def _next(self) -> _Change | None:
+        """The next change; while there is none, what is not on the disk yet comes there."""
+        if self._unsynced:
+            with contextlib.suppress(queue.Empty):
+                return self._changes.get(timeout=_SOON)
+            with contextlib.suppress(OSError):  # of a disk that fails the next commit tells
+                os.fdatasync(self._log)
+            self._unsynced = False
+        return self._changes.get()
+
     def _commit_batches(self) -> None:
-        while (first := self._changes.get()) is not None:
+        while (first := self._next()) is not None:
             batch = [first]
             while len(batch) < _BATCH:
                 try:
@@ -194,11 +211,13 @@ class Database:
         """Run a batch in one transaction; what to do on the event loop to say how it went."""
         began = time.perf_counter()
         try:
-            self._sync(not all(change.lasting for change in batch))
+            durable = not all(change.lasting for change in batch)
+            self._sync(durable)
             self._write.execute("BEGIN IMMEDIATE")
             tellings = [self._attempt(change) for change in batch]
             (newest,) = self._write.execute(NEWEST_EVENT).fetchone()
             self._write.execute("COMMIT")
+            self._unsynced = not durable
         except Exception as error:
             self.measures.failures += 1
             if self._write.in_transaction:
