@@ -36,7 +36,7 @@ _NOTHING = Names()
 _JOB = Names(job="id")
 _WORKFLOW = Names(workflow="workflow_id")
 
-NAMES: Mapping[str, Names] = {
+NAMES: Mapping[str, Names | None] = {
     "/joblet.JobletService/RunJob": _NOTHING,
     "/joblet.JobletService/GetJobStatus": _JOB,
     "/joblet.JobletService/StopJob": _JOB,
@@ -61,12 +61,15 @@ NAMES: Mapping[str, Names] = {
     "/joblet.FileService/GetUpload": _NOTHING,
     "/joblet.FileService/ReadFiles": Names(job="id", workflow="workflow_id"),
     "/joblet.MonitoringService/StreamJobUsage": Names(job="ids"),
+    "/joblet.MonitoringService/GetSystemStatus": None,
+    "/joblet.MonitoringService/StreamSystemMetrics": None,
     "/grpc.health.v1.Health/Check": _NOTHING,
     "/grpc.health.v1.Health/Watch": _NOTHING,
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": _NOTHING,
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _NOTHING,
 }
-"""What each rpc names. One that is not here is refused to clients for whom there is not everything."""
+"""What each rpc names. None: it tells of the whole, and is refused to clients for whom there is not everything. So is one
+that is not here."""
 
 
 class Scope:
