@@ -383,6 +383,8 @@ def _explain(fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
         return f"{key}: unknown key"
     message = str(fault["msg"]).removeprefix("Value error, ")
+    if not message.isprintable():  # it shows a value, which is not to make lines of its own
+        message = message.encode("unicode_escape").decode()
     if not key:  # of several sections together; it names them
         return message
     try:

@@ -96,7 +96,7 @@ class Connections:
 
     async def _take(self, data: bytes) -> None:
         wire = _Wire()
-        connection = Guarded(self._server, on_guard=lambda *_: None, on_lost=lambda *_: None)
+        connection = Guarded(self._server, on_guard=lambda *_: None, on_made=lambda *_: None, on_lost=lambda *_: None)
         connection.connection_made(wire)
         size = 1 + (data[0] if data else 0) * 16
         for start in range(1, len(data), size):

@@ -162,6 +162,11 @@ def test_a_syntax_error_is_told_by_its_line(file: Path) -> None:
     [
         ("joblet: 3\x03\n", "not valid YAML: special characters are not allowed"),
         ('"a\\nb": {}\n', r"'a\nb': unknown key"),
+        (
+            'joblet: {jobTimeout: "5\\n6"}\n',
+            r'joblet.jobTimeout: not a duration: "5\n6" (write for example "5s", "1h30m" or "250ms") '
+            r"(got '5\n6')",
+        ),
     ],
 )
 def test_each_fault_is_one_line(file: Path, text: str, said: str) -> None:

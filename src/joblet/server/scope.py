@@ -68,8 +68,10 @@ NAMES: Mapping[str, Names | None] = {
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": _NOTHING,
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _NOTHING,
 }
-"""What each rpc names. None: it tells of the whole, and is refused to clients for whom there is not everything. So is one
-that is not here."""
+"""What each rpc names. None: it tells of the whole, and is refused to clients for whom there is not everything.
+
+So is one that is not here.
+"""
 
 
 class Scope:
