@@ -83,6 +83,12 @@ class Live:
         self._timer: asyncio.TimerHandle | None = None
         self._stopping: asyncio.Task[None] | None = None
 
+    @property
+    def current(self) -> Job:
+        """As it is now: `job`, and who keeps it from running, which changes without it."""
+        by = self._pause.by
+        return self.job if self.job.paused_by == by else replace(self.job, paused_by=by)
+
     async def live(self, turn: asyncio.Future[None] | None, found: Found | None) -> None:
         """From its `turn` in the timetable or the queue, or from where it was `found`, to its final state.
 

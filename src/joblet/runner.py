@@ -209,7 +209,7 @@ class Runner:
         """A job as it is now. Raises JobNotFound."""
         number = parse_id(job_id)
         if (live := self._live.get(number)) is not None:
-            return live.job
+            return live.current
         job = await self._store.get(number)
         if job is None:
             raise JobNotFound(job_id)

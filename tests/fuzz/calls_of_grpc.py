@@ -51,7 +51,7 @@ def expected(asked: Request, name: str | None) -> set[StatusCode]:
     """The codes that the request of a client of this role, or without a certificate, may be answered with."""
     if name is None:
         return {StatusCode.UNAUTHENTICATED}
-    if OPERATIONS[asked.method] not in ROLES[name]:
+    if OPERATIONS[asked.method] not in ROLES[name].operations:
         return {StatusCode.PERMISSION_DENIED}
     if asked.fault and not (asked.streaming and asked.fault == "no message"):
         return {_OF_FAULTS[asked.fault]}

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 from grpclib.server import Server
 
+from joblet.access import ROLES
 from joblet.errors import JobNotFound
+from joblet.measures import CallMeasures
 from joblet.proto import joblet as pb
+from joblet.server.audit import Audit
 from joblet.server.descriptors import Descriptors
 from joblet.server.guards import Guarded
 from joblet.server.rpc import Codec, Gate
+from joblet.server.scope import Scope
 
 CERTIFICATE = {"subject": ((("organizationalUnitName", "viewer"),), (("commonName", "fuzz"),))}
 MOST_REQUEST = 4096
@@ -92,7 +96,8 @@ class Connections:
 
     async def _make(self) -> None:
         self._server = Server([_Service()], codec=Codec(Descriptors(), 4 << 20))
-        Gate(self._server, MOST_REQUEST)
+        scope = Scope(cast(Any, None), cast(Any, None))  # asked only for roles that are bound by one
+        Gate(self._server, MOST_REQUEST, ROLES, scope, Audit(None, reads=False), CallMeasures())
 
     async def _take(self, data: bytes) -> None:
         wire = _Wire()

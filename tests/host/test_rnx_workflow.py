@@ -315,7 +315,7 @@ def test_a_job_gets_its_files_and_variables(folder: Folder) -> None:
     job_id = re.findall(r"^ID: (\d+)$", output, re.MULTILINE)[0]
     assert folder.rnx("log", job_id).splitlines()[1:] == ["part", "seen hidden /work"]
     verbose = folder.rnx("status", "--verbose", job_id)
-    assert "Name: nightly\nEnvironment: PLAIN=seen\nEnvironment: HUSH=***\n" in verbose
+    assert "Name: nightly\nOwner: admin\nEnvironment: PLAIN=seen\nEnvironment: HUSH=***\n" in verbose
     output = folder.rnx("run", "--workdir=a/b", "pwd")
     job_id = re.findall(r"^ID: (\d+)$", output, re.MULTILINE)[0]
     assert folder.rnx("log", job_id).splitlines()[1:] == ["/work/a/b"]
