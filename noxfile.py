@@ -151,7 +151,7 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *session.posargs)
         return
     which = "" if session.python == PRESENT[0] else " and not load"
-    session.run("pytest", "--numprocesses=2", "--dist=loadfile", "-m", f"not alone{which}")
+    session.run("pytest", "--numprocesses=3", "--dist=loadfile", "-m", f"not alone{which}")
     if not which:
         session.run("pytest", "-m", "alone")
 

@@ -16,6 +16,8 @@ ROOTS = {"host", "fault", "limits", "escape", "fuzz"}
 """folders whose tests run jobs"""
 ALONE = {"fault", "limits", "escape", "shim"}
 """folders whose tests measure the machine, fill it, or look at all that runs on it"""
+PATIENT = {"test_bad_clients.py", "test_bad_clock.py"}
+"""files of those that only wait for most of their time, and may do so beside others"""
 EVERYWHERE = {"test_calls.py", "test_client_errors.py", "test_client_sync.py", "test_rnx.py", "test_workflows.py"}
 """files, beside the unit tests, that run on each Python. What others ask is asked of the kernel, the compilers and the
 server as a whole, and they would learn nothing new from another Python"""
@@ -31,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.parent.name
         if folder != "unit" and item.path.name not in EVERYWHERE:
             item.add_marker(pytest.mark.load)
-        if folder in ALONE:
+        if folder in ALONE and item.path.name not in PATIENT:
             item.add_marker(pytest.mark.alone)
         if folder in ROOTS and not able:
             item.add_marker(pytest.mark.skip(reason="isolation needs root on Linux"))
