@@ -14,7 +14,7 @@ from harness import ROOT, Server, Stock, compile_stock_client, make_certificates
 
 ROOTS = {"host", "fault", "limits", "escape", "fuzz"}
 """folders whose tests run jobs"""
-ALONE = {"fault", "limits", "escape", "shim"}
+ALONE = {"fault", "limits", "escape"}
 """folders whose tests measure the machine, fill it, or look at all that runs on it"""
 PATIENT = {"test_bad_clients.py", "test_bad_clock.py"}
 """files of those that only wait for most of their time, and may do so beside others"""
