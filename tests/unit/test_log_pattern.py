@@ -49,7 +49,9 @@ def fitting(text: str) -> Pattern:
         raise
 
 
-lines = st.lists(st.sampled_from([b"a", b"b", b"c", b"1", b".", b"]", b"-", "é".encode(), b"\xff"])).map(b"".join)
+characters = st.sampled_from([b"a", b"b", b"c", b"1", b".", b"]", b"-", "é".encode(), b"\xff"])
+# Python takes exponential time for some patterns.
+lines = st.lists(characters, max_size=8).map(b"".join)
 
 
 @example("(^|b)a", [b"a", b"ba", b"ca", b""], False)
