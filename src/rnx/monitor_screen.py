@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from rnx.region import Region
 from rnx.system_text import parts, title
 
 if TYPE_CHECKING:
     from joblet.client import SystemMetrics, SystemStatus
 
 
-class Screen:
-    """A region of the terminal, which is as it was when the block is left, below what was drawn last."""
-
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False)
-        self._live = Live(console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.stop()
+class Screen(Region):
+    """A page on the terminal."""
 
     def draw(self, status: SystemStatus, sample: SystemMetrics, before: SystemMetrics | None) -> None:
         """Draw anew."""
-        self._live.update(picture(status, sample, before), refresh=True)
+        self.show(picture(status, sample, before))
 
 
 def picture(status: SystemStatus, sample: SystemMetrics, before: SystemMetrics | None) -> Group:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from rnx.region import Region
 from rnx.usage_text import COMMAND, HEADINGS, TEXTS, Line, summary
 
 _FRAME = 4
@@ -19,25 +17,12 @@ _BUSY, _FULL = 0.8, 0.95
 """shares of a limit from which on a number has a colour"""
 
 
-class Screen:
-    """A region of the terminal, which is as it was when the block is left, below what was drawn last."""
-
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False)
-        self._live = Live(console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.stop()
+class Screen(Region):
+    """A page on the terminal."""
 
     def draw(self, lines: Sequence[Line]) -> None:
         """Draw anew."""
-        self._live.update(picture(self._console, lines), refresh=True)
+        self.show(picture(self.console, lines))
 
 
 def picture(console: Console, lines: Sequence[Line]) -> Group:

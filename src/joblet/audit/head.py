@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from joblet import durable
 from joblet.audit.chain import START
 
 HEAD_FILE = "audit.head"
@@ -110,8 +111,8 @@ class Seal:
         elif not known and raw and not self.fault and not _is_first(raw):
             self.fault = f"{KEY_FILE} is missing"
         if head is None:  # the head first: without it, the key would tell of a log that there has been
-            _replace(path, seal(Head(), self._key))
-            _replace(key_path, self._key)
+            durable.replace(path, seal(Head(), self._key))
+            durable.replace(key_path, self._key)
         self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         return head
 
@@ -139,21 +140,3 @@ def boot_id() -> str:
 def _is_first(raw: bytes) -> bool:
     """Whether a server was killed between making this and the key."""
     return raw.startswith(b'{"n":0,')
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file whole, durably. Raises OSError."""
-    partial = path.with_name(f".{path.name}.new")
-    partial.unlink(missing_ok=True)  # of one who did not come to the end
-    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, content)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    partial.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

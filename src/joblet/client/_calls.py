@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -108,6 +108,20 @@ class Calls:
                 if loop.time() - began > self.config.connect_timeout:  # and so it had reached the server
                     patience.renew()
                 await self._wait(patience, error)
+
+    async def _resumed(self, stream: Callable[[], AsyncGenerator[T]], *, reconnect: bool) -> AsyncGenerator[T]:
+        """What a stream gives; with `reconnect` it is begun anew as long as the patience lasts."""
+        patience = Patience(self.config.patience if reconnect else 0)
+        while True:
+            try:
+                async with aclosing(stream()) as items:
+                    async for item in items:
+                        patience.renew()
+                        yield item
+            except JobletError as error:
+                await self._wait(patience, error)
+            else:
+                return
 
     async def _call(self, call: Awaitable[T]) -> T:
         with self._errors():

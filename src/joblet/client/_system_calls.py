@@ -7,8 +7,7 @@ from contextlib import aclosing
 from typing import cast
 
 from joblet.client._calls import Calls, check_text
-from joblet.client._patience import Patience
-from joblet.client.errors import InvalidArgument, JobletError
+from joblet.client.errors import InvalidArgument
 from joblet.client.system import SystemMetrics, SystemStatus, metrics_of, status_of
 from joblet.proto import joblet as pb
 
@@ -39,17 +38,9 @@ class SystemCalls(Calls):
         if not 1 <= interval <= _MOST_SECONDS:
             raise InvalidArgument(f"invalid interval: {interval} s (allowed 1 to {_MOST_SECONDS})")
         request = pb.StreamSystemMetricsReq(interval_seconds=interval, metric_types=wanted)
-        patience = Patience(self.config.patience if reconnect else 0)
-        while True:
-            try:
-                async with aclosing(self._metrics(request)) as samples:
-                    async for sample in samples:
-                        patience.renew()
-                        yield sample
-            except JobletError as error:
-                await self._wait(patience, error)
-            else:
-                return
+        async with aclosing(self._resumed(lambda: self._metrics(request), reconnect=reconnect)) as samples:
+            async for sample in samples:
+                yield sample
 
     async def _metrics(self, request: pb.StreamSystemMetricsReq) -> AsyncGenerator[SystemMetrics]:
         stream = pb.MonitoringServiceStub(self._open_channel).stream_system_metrics(request)

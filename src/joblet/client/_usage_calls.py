@@ -7,8 +7,7 @@ from contextlib import aclosing
 from typing import cast
 
 from joblet.client._calls import Calls, check_text
-from joblet.client._patience import Patience
-from joblet.client.errors import InvalidArgument, JobletError
+from joblet.client.errors import InvalidArgument
 from joblet.client.usage import UsageSample, sample_of
 from joblet.proto import joblet as pb
 
@@ -36,17 +35,9 @@ class UsageCalls(Calls):
         if not 0 < interval <= _MOST_SECONDS:
             raise InvalidArgument(f"invalid interval: {interval} s (allowed 0.2 to {_MOST_SECONDS:g})")
         request = pb.StreamJobUsageReq(ids=ids, interval_ms=max(1, round(interval * 1000)))
-        patience = Patience(self.config.patience if reconnect else 0)
-        while True:
-            try:
-                async with aclosing(self._samples(request)) as samples:
-                    async for sample in samples:
-                        patience.renew()
-                        yield sample
-            except JobletError as error:
-                await self._wait(patience, error)
-            else:
-                return
+        async with aclosing(self._resumed(lambda: self._samples(request), reconnect=reconnect)) as samples:
+            async for sample in samples:
+                yield sample
 
     async def _samples(self, request: pb.StreamJobUsageReq) -> AsyncGenerator[UsageSample]:
         stub = pb.MonitoringServiceStub(self._open_channel)

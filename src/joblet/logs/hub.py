@@ -130,7 +130,7 @@ class LogHub:
             self._following -= 1
 
     async def until(self, event: asyncio.Event) -> None:
-        """Wait for something that comes before a job's log. Raises ShuttingDown when the hub is closed before it."""
+        """Wait for something that becomes of a job. Raises ShuttingDown when the hub is closed before it."""
         waiting = {asyncio.create_task(event.wait()), asyncio.create_task(self._closed.wait())}
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

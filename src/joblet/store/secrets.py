@@ -10,6 +10,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from joblet import durable
 from joblet.errors import StoreFailed, StoreFull
 
 KEY_FILE = "secret.key"
@@ -88,7 +89,7 @@ def load_key(path: Path) -> bytes:
     """
     try:
         if not path.exists():
-            _make_key(path)
+            durable.replace(path, os.urandom(_KEY_BYTES))
         key = path.read_bytes()
     except OSError as error:
         full = isinstance(error.errno, int) and error.errno == 28
@@ -96,20 +97,3 @@ def load_key(path: Path) -> bytes:
     if len(key) != _KEY_BYTES:
         raise StoreFailed(f"{path} is {len(key)} bytes long, a key is {_KEY_BYTES}")
     return key
-
-
-def _make_key(path: Path) -> None:
-    partial = path.with_name(f".{path.name}.new")
-    partial.unlink(missing_ok=True)  # of one who did not come to the end
-    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, os.urandom(_KEY_BYTES))
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    partial.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
