@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
+from typing import cast
 
+import grpclib.client
 import grpclib.server
 import pytest
+from grpclib.config import Configuration
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, PingAckReceived, StreamReset
+from h2.utilities import SizeLimitDict
 from harness import PATIENCE
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
 
+from joblet.client._channel import _Protocol
+from joblet.corked import CLOSED_STREAMS_MOST
 from joblet.errors import CertificateRefused, JobletError
 from joblet.server import guards
 from joblet.server.guards import Allowance, Guarded, cost_of, fault_of
@@ -256,3 +262,11 @@ async def test_a_connection_without_a_handshake_leaves_nothing() -> None:
     protocols = [Guarded(server, lambda *_: None, _admit, _forget) for _ in range(5)]
     assert not any(protocol.made for protocol in protocols)
     assert not server._handlers
+
+
+async def test_of_few_ended_calls_it_is_kept_how_they_ended(client: _Client) -> None:
+    assert cast(SizeLimitDict, client.guarded._h2._closed_streams)._size_limit == CLOSED_STREAMS_MOST
+    channel = _Protocol(grpclib.client.Handler(), Configuration().__for_client__(), H2Configuration())
+    channel.connection_made(_Wire())
+    assert cast(SizeLimitDict, channel.connection._connection._closed_streams)._size_limit == CLOSED_STREAMS_MOST
+    channel.connection_lost(None)

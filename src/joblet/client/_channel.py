@@ -12,13 +12,14 @@ from grpclib.encoding.proto import ProtoCodec
 from grpclib.exceptions import StreamTerminatedError
 from grpclib.protocol import H2Protocol
 from h2.events import StreamReset
+from h2.utilities import SizeLimitDict
 
 from joblet.client._diagnosis import explain_connect, explain_loss, explain_nonsense
 from joblet.client._tls import client_context
 from joblet.client._trace import tell_trace
 from joblet.client.config import ClientConfig
 from joblet.client.errors import ConnectionLost, JobletError, Unavailable
-from joblet.corked import Corked
+from joblet.corked import CLOSED_STREAMS_MOST, Corked
 
 STREAM_WINDOW = 2 * 2**20
 """bytes that one call may hold for a reader that does not read"""
@@ -123,6 +124,7 @@ class _Protocol(H2Protocol):
             self.agreed = tls.selected_alpn_protocol() == "h2"
             self.certificate = tls.getpeercert(binary_form=True)
         super().connection_made(Corked(cast(asyncio.Transport, transport)))
+        cast(SizeLimitDict, self.connection._connection._closed_streams)._size_limit = CLOSED_STREAMS_MOST
         self.processor.processors[StreamReset] = self._on_reset
 
     def _on_reset(self, event: StreamReset) -> None:

@@ -30,7 +30,7 @@ from h2.exceptions import ProtocolError, StreamClosedError
 from h2.settings import SettingCodes
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame, SettingsFrame
 
-from joblet.corked import Corked
+from joblet.corked import CLOSED_STREAMS_MOST, Corked
 from joblet.errors import JobletError
 
 FIRST_WORD_SECONDS = 10.0
@@ -120,6 +120,7 @@ class _TooMuch(ProtocolError):
 class _H2(H2Connection):
     """Judges every frame before it is acted upon, also of those that come in one read."""
 
+    MAX_CLOSED_STREAMS = CLOSED_STREAMS_MOST
     judge: Callable[[Frame], None]
 
     def _receive_frame(self, frame: Frame) -> list[Event]:
