@@ -1,7 +1,7 @@
 """The server's own log: API.md's line format, or one JSON object a line, on stderr.
 
 Fields travel as `extra=fields(jobId=1, ...)`. Lines are written by a thread of their own, so that a slow stderr
-never holds up the event loop.
+never holds up the event loop; of those that it is too slow for, their number is written.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import json
 import logging
 import queue
 import sys
-from logging.handlers import QueueHandler, QueueListener
+import threading
+import time
+from contextlib import suppress
 from typing import Any
 
 from joblet.clock import rfc3339
@@ -18,6 +20,8 @@ from joblet.clock import rfc3339
 _LEVELS = {"DEBUG": logging.DEBUG, "INFO": logging.INFO, "WARN": logging.WARNING, "ERROR": logging.ERROR}
 _NAMES = {logging.WARNING: "WARN", logging.CRITICAL: "ERROR"}
 _ATTRIBUTE = "joblet_fields"
+_WAITING_MOST = 10_000
+"""lines that wait for a slow stderr"""
 
 
 def fields(**values: object) -> dict[str, Any]:
@@ -65,22 +69,62 @@ def _one_line(record: logging.LogRecord) -> str:
     return _printable(message)
 
 
-class _Handler(QueueHandler):
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        return record
+class Output(logging.Handler):
+    """Writes to stderr, what has come meanwhile at once. The mutable state is what waits for its thread."""
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self.setFormatter(formatter)
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._left_out = 0
+        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._lines.qsize() >= _WAITING_MOST:
+            self._left_out += 1
+            return
+        self._tell_left_out(record.created)
+        self._lines.put(self.format(record))
+
+    def stop(self) -> None:
+        """Return when all has been written."""
+        self._tell_left_out(time.time())
+        self._lines.put(None)
+        self._thread.join()
+
+    def _tell_left_out(self, at: float) -> None:
+        if self._left_out:
+            told = {"levelno": logging.WARNING, "msg": "lines left out: stderr is too slow", "created": at}
+            self._lines.put(self.format(logging.makeLogRecord(told | fields(count=self._left_out))))
+            self._left_out = 0
+
+    def _write(self) -> None:
+        going_on = True
+        while going_on:
+            line = self._lines.get()
+            lines = []
+            with suppress(queue.Empty):
+                while line is not None:
+                    lines.append(line)
+                    line = self._lines.get_nowait()
+            going_on = line is not None
+            # Whoever reads it may have gone; there is nobody else to be told.
+            with suppress(OSError, ValueError):
+                sys.stderr.write("".join(f"{line}\n" for line in lines))
+                sys.stderr.flush()
 
 
-def start(level: str, style: str) -> QueueListener:
+def start(level: str, style: str) -> Output:
     """Send all logging to stderr from `level` up, as `text` or `json`. Call `stop()` on the result at the end."""
-    output = logging.StreamHandler(sys.stderr)
-    output.setFormatter(_JsonFormatter() if style == "json" else _TextFormatter())
-    lines: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
-    listener = QueueListener(lines, output)
+    output = Output(_JsonFormatter() if style == "json" else _TextFormatter())
     root = logging.getLogger()
-    root.handlers = [_Handler(lines)]
+    root.handlers = [output]
     root.setLevel(_LEVELS[level])
     # grpclib and h2 narrate every request; what matters of them is logged by joblet itself.
     for noisy in ("grpclib", "h2", "hpack", "asyncio"):
         logging.getLogger(noisy).setLevel(max(_LEVELS[level], logging.WARNING))
-    listener.start()
-    return listener
+    # No line tells them, and to look for them takes longer than to write it (logging, "Optimization").
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    return output

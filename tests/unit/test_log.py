@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
 import re
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -159,3 +162,56 @@ def test_an_exception_is_told_with_its_traceback_in_one_line(capsys: pytest.Capt
     (line,) = capsys.readouterr().err.splitlines()
     assert "Traceback" in line
     assert "first\\nsecond" in line or "first\\\\nsecond" in line
+
+
+class _Stuck(io.StringIO):
+    """A stderr that nobody reads until it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.go_on = threading.Event(), threading.Event()
+        self.flushed = 0
+
+    def write(self, text: str) -> int:
+        self.asked.set()
+        assert self.go_on.wait(60)
+        return super().write(text)
+
+    def flush(self) -> None:
+        self.flushed += 1
+
+
+def test_lines_that_stderr_is_too_slow_for_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    stderr = _Stuck()
+    monkeypatch.setattr("sys.stderr", stderr)
+    monkeypatch.setattr("joblet.log._WAITING_MOST", 3)
+    output = logs.start("INFO", "text")
+    log = logging.getLogger("joblet.test")
+    log.handle(record("first"))
+    assert stderr.asked.wait(60)  # it is being written, and waits no more
+    for number in range(5):
+        log.handle(record(f"more {number}"))
+    stderr.go_on.set()
+    output.stop()
+    output = logs.start("INFO", "text")
+    output.stop()
+    assert [line.partition("] [")[2] for line in stderr.getvalue().splitlines()] == [
+        "INFO] first",
+        "INFO] more 0",
+        "INFO] more 1",
+        "INFO] more 2",
+        "WARN] lines left out: stderr is too slow | count=2",
+    ]
+    assert stderr.flushed == 3  # what had come meanwhile was written at once
+
+
+def test_a_stderr_that_is_no_more_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    gone = os.fdopen(writer, "w")
+    monkeypatch.setattr("sys.stderr", gone)
+    output = logs.start("INFO", "text")
+    logging.getLogger("joblet.test").handle(record("to nobody"))
+    output.stop()
+    with pytest.raises(BrokenPipeError):  # what could not be written is still there
+        gone.close()
