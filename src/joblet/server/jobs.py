@@ -23,7 +23,7 @@ from joblet.runner import Runner, parse_id
 from joblet.server.audit import note
 from joblet.server.auth import Caller, caller
 from joblet.server.descriptors import Descriptors
-from joblet.server.log_stream import Teller, pattern_of, shared, view_of
+from joblet.server.log_stream import Teller, pattern_of, view_of
 from joblet.server.orders import fields_of, order_of, receipt_of
 from joblet.server.page import ClosedAtOnce, JobEncoder, Page
 from joblet.server.rpc import Encoded
@@ -162,7 +162,7 @@ class JobletService(ClosedAtOnce, pb.JobletServiceBase):
         if job.exec_at is not None and _is_missing(path):
             raise LogMissing(job.id)
         if view is None:
-            messages = shared(self._chunks(job.id, path, live, message.offset))
+            messages = self._teller.shared(self._chunks(job.id, path, live, message.offset))
         else:
             try:
                 start, end = await view.find(path)

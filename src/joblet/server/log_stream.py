@@ -61,15 +61,6 @@ def _instant(value: int | None) -> int | None:
     return value if value is None or value >= 0 else now_ns() + value
 
 
-async def shared(source: AsyncGenerator[Chunk]) -> AsyncGenerator[Encoded]:
-    """Plain chunks, in the form that all followers of the job share."""
-    async with aclosing(source):
-        async for chunk in source:
-            if chunk.wire is None:
-                chunk.wire = bytes(pb.DataChunk(payload=chunk.payload))
-            yield Encoded(chunk.wire)
-
-
 async def pattern_of(message: pb.GetJobLogsReq) -> Pattern | None:
     """What lines are to match. Raises InvalidArgument."""
     if not message.grep:
@@ -81,11 +72,19 @@ async def pattern_of(message: pb.GetJobLogsReq) -> Pattern | None:
 
 
 class Teller:
-    """Makes chunks that tell more than their bytes; by google's protobuf library: betterproto2 takes a hundred times
-    as long for many times."""
+    """Makes messages of chunks, by google's protobuf library: betterproto2 takes seventy times as long for a short one,
+    and a hundred times for one with many times."""
 
     def __init__(self, descriptors: Descriptors) -> None:
         self._message = descriptors.message("DataChunk")
+
+    async def shared(self, source: AsyncGenerator[Chunk]) -> AsyncGenerator[Encoded]:
+        """Plain chunks, in the form that all followers of the job share."""
+        async with aclosing(source):
+            async for chunk in source:
+                if chunk.wire is None:
+                    chunk.wire = self._message(payload=chunk.payload).SerializeToString()
+                yield Encoded(chunk.wire)
 
     async def told(
         self,
