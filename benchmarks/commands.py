@@ -20,6 +20,9 @@ from benchmarks.measure import CannotRunError
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc")
 """what a joblet job sees of the host"""
 
+SHIM = "the shim alone"
+"""of joblet itself what isolates and limits, started without a server: what a launch could take at the least"""
+
 NUMBER = "{number}"
 """stands in a command line for what no other has"""
 
@@ -122,6 +125,7 @@ async def spawners(stack: AsyncExitStack, *command: str) -> tuple[dict[str, Spaw
             absent[name] = why
         else:
             found[name] = await stack.enter_async_context(Spawner(line))
+    found[SHIM] = await stack.enter_async_context(Spawner([*command], "benchmarks.shims"))
     return found, absent
 
 
@@ -137,15 +141,16 @@ def _fails(line: list[str]) -> str:
 
 
 class Spawner:
-    """Starts one command line again and again, in a process of its own (benchmarks.spawner)."""
+    """Starts one command line again and again, in a process of its own: benchmarks.spawner, or what speaks like it."""
 
-    def __init__(self, line: list[str]) -> None:
+    def __init__(self, line: list[str], module: str = "benchmarks.spawner") -> None:
         self._line = line
+        self._module = module
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
             *_ALONE,
-            *(sys.executable, "-m", "benchmarks.spawner", *self._line),
+            *(sys.executable, "-m", self._module, *self._line),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             limit=1 << 20,

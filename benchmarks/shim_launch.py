@@ -22,13 +22,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks import shims
 from joblet.executor.local import disk, host, spec
 from joblet.executor.local.spec import Group, View
-from joblet.job import Job, Limits, State
 
 ROOT = Path(__file__).parents[1]
-BASE, COUNT = 0x70000000, 65536
-LIMITS = Limits(100, 512, 0, 1024, 1024)
 NOTHING = View((), (), (), 256 << 20)
 COMMAND = "/bin/true"
 
@@ -67,7 +65,7 @@ class Launches:
         self.cgroups.prepare()
 
     def groups(self, name: str) -> list[Group]:
-        return self.cgroups.groups(name, LIMITS, ())
+        return self.cgroups.groups(name, shims.LIMITS, ())
 
     def shim(
         self, binary: Path, view: View, *, groups: bool = True, megabytes: int = 0, through: Sequence[Path] = ()
@@ -75,20 +73,11 @@ class Launches:
         def launch() -> tuple[float, int]:
             self._count += 1
             job = self._folder / str(self._count)
-            (job / "work").mkdir(parents=True)
-            os.chown(job / "work", BASE, BASE)
+            shims.prepare(job)
             if megabytes:
                 disk.make(job / "disk", megabytes)
-            limits = replace(LIMITS, max_disk=megabytes)
-            order = spec.encode(
-                Job(self._count, COMMAND, (), limits, State.INITIALIZING, owner="", created_at=0),
-                uid_base=BASE,
-                id_count=COUNT,
-                grace_ms=5000,
-                log_limit=0,
-                view=view,
-                groups=self.groups(str(self._count)) if groups else [],
-            )
+            own = self.groups(str(self._count)) if groups else []
+            order = shims.order(self._count, [COMMAND], view, own, replace(shims.LIMITS, max_disk=megabytes))
             directory = os.open(job, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             lock = os.open(job / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,4 +1,7 @@
-"""Unary calls: many clients ask for a job's status, of joblet and of a grpc.aio server with an answer ready."""
+"""Unary calls: many clients ask for a job's status, of joblet and of servers with an answer ready.
+
+Of these one is grpc.aio's. The other is what joblet stands on, with nothing of joblet: the most that it could reach.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ async def contests(*, short: bool) -> AsyncIterator[Contest]:
         job = await client.run("true")
         await job.wait()
         reference = stack.enter_context(serving_reference(server.certificates))
+        bare = stack.enter_context(serving_reference(server.certificates, "benchmarks.instructions.echo"))
         for connections in (16,) if short else (1, 4, 16, 64, 128):
             name = f"{connections} connections" if connections > 1 else "1 connection"
             aim = Aim(1.0, "grpc.aio")
@@ -34,6 +38,7 @@ async def contests(*, short: bool) -> AsyncIterator[Contest]:
                     for name, port, pid in (
                         (OURS, server.port, server.pid),
                         ("grpc.aio", reference.port, reference.pid),
+                        ("grpclib alone", bare.port, bare.pid),
                     )
                 },
                 rounds=5,

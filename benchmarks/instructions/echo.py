@@ -2,11 +2,12 @@
 
     python -m benchmarks.instructions.echo CERTIFICATES
 
-prints its port and serves until it is ended.
+prints its port and serves until stdin ends.
 """
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 import sys
@@ -32,6 +33,8 @@ async def _serve(certificates: Path) -> None:
     server = Server([_Echo()])
     await server.start(sock=listening, ssl=context)
     print(listening.getsockname()[1], flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    server.close()
     await server.wait_closed()
 
 

@@ -75,14 +75,17 @@ async def _of_a_call(server: Server, counter: Counter) -> float:
 async def _echo(server: Server, counter: Counter) -> AsyncIterator[tuple[Client, int]]:
     """A client of a server that only echoes, and its pid."""
     command = counter.command("benchmarks.instructions.echo", str(server.certificates))
-    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, env=counter.environment)
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=counter.environment
+    )
+    assert process.stdin is not None
     assert process.stdout is not None
     try:
         port = int(await process.stdout.readline())
         async with connected(server, port) as client:
             yield client, process.pid
     finally:
-        process.terminate()
+        process.stdin.close()
         await process.wait()
 
 
