@@ -12,8 +12,13 @@ import os
 import signal
 from collections.abc import Mapping
 
+from joblet.executor.local.posix_spawn import posix_spawn
+
 _ABOVE = 64
 """Sources are moved to descriptors above every target, so that no dup2 overwrites another's source."""
+
+_DEFAULT = (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXFSZ)
+"""signals that Python, or who started it, may have set to something else"""
 
 
 class Unfollowed(OSError):
@@ -71,15 +76,7 @@ def spawn(path: str, argv: list[str], descriptors: Mapping[int, int]) -> tuple[i
         for target, source in descriptors.items():
             moved[target] = fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, _ABOVE)
             stack.callback(os.close, moved[target])
-        pid = os.posix_spawn(
-            path,
-            argv,
-            {},
-            file_actions=[(os.POSIX_SPAWN_DUP2, source, target) for target, source in moved.items()],
-            setsid=True,
-            setsigmask=(),
-            setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXFSZ),
-        )
+        pid = posix_spawn(path, argv, moved, _DEFAULT)
     # The pid cannot be reused before it is reaped, and only its Process reaps it.
     try:
         return pid, os.pidfd_open(pid)
