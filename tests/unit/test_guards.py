@@ -231,6 +231,16 @@ async def test_a_call_that_grpclib_could_not_read_is_reset_and_the_connection_go
     assert not caplog.records
 
 
+async def test_a_malformed_call_and_the_connections_end_may_come_in_one_read(client: _Client) -> None:
+    client.say()
+    client.h2.config.validate_outbound_headers = False
+    client.h2.send_headers(1, REQUEST[1:])
+    client.h2.close_connection()
+    client.say()
+    assert client.wire.aborted
+    assert client.ended == []
+
+
 async def test_calls_with_malformed_headers_have_an_allowance(client: _Client) -> None:
     client.say()
     client.h2.config.validate_outbound_headers = False

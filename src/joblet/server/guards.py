@@ -26,7 +26,7 @@ from grpclib.server import Server
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import Event, RequestReceived, StreamReset
-from h2.exceptions import ProtocolError, StreamClosedError
+from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame, SettingsFrame
 
@@ -348,7 +348,7 @@ class Guarded(H2Protocol):
         elif not self.connection.is_closing():
             try:
                 self._h2.reset_stream(number, ErrorCodes.PROTOCOL_ERROR)
-            except StreamClosedError:  # by what came with it
+            except ProtocolError:  # it was reset, or the connection ended, by what came with it
                 return
 
     def _unfinished(self) -> str:
