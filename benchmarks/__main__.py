@@ -1,6 +1,6 @@
 """`python -m benchmarks`: hold the contests, print and keep what they show.
 
-python -m benchmarks                     all of them, half an hour
+python -m benchmarks                     all of them, a quarter of an hour
 python -m benchmarks --short             each for a moment, to see that all work
 python -m benchmarks launch logs         only these
 python -m benchmarks --runs 3 --docs     three times, and write tables and plots into docs/
@@ -23,6 +23,8 @@ from benchmarks import machine, publish, report
 from benchmarks.measure import Contest, Result, hold
 
 CASES = ("launch", "rate", "rpc", "logs", "memory", "history", "workflows", "vm")
+ONCE = ("vm",)
+"""in the first run only: a machine is built and booted for it"""
 
 
 async def run(names: list[str], options: argparse.Namespace) -> tuple[dict[str, object], list[report.Run]]:
@@ -33,9 +35,9 @@ async def run(names: list[str], options: argparse.Namespace) -> tuple[dict[str, 
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     described = machine.describe()
     runs: list[list[Result]] = []
-    for _ in range(options.runs):
+    for number in range(options.runs):
         runs.append([])
-        for name in names:
+        for name in names if number == 0 else [name for name in names if name not in ONCE]:
             case = importlib.import_module(f"benchmarks.cases.{name}")
             async with aclosing(case.contests(short=options.short)) as contests:
                 async for contest in contests:

@@ -58,7 +58,7 @@ def aims(runs: Sequence[Run]) -> str:
         reached = sum(
             spread.median >= aim.bound if figure.higher_is_better else spread.median <= aim.bound for spread in measured
         )
-        cells = _cells(runs, {id(run): result for run, result in zip(runs, own, strict=True)}, aim.reference)
+        cells = _cells(runs, figure, aim.reference)
         rows.append([figure.name, aim.reference, _aim(figure, aim), *cells, f"{reached} of {len(shown)}"])
     return _markdown(rows)
 
@@ -67,35 +67,34 @@ def table(runs: Sequence[Run]) -> str:
     """A Markdown table of everything: a row for each reference of each figure, with the medians of all runs."""
     rows = [["what", "joblet", "reference", *_columns(runs)]]
     for figure, own in _by_figure(runs):
-        by_run = {id(run): result for run, result in zip(runs, own, strict=True)}
         ours = _number(_median(own, OURS), figure.unit) if own[0].values else ""
         for name in own[0].references or [""] if own[0].values else []:
             theirs = f"{name} {_number(_median(own, name), figure.unit)}" if name else ""
-            rows.append([figure.name, ours, theirs, *_cells(runs, by_run, name)])
+            rows.append([figure.name, ours, theirs, *_cells(runs, figure, name)])
         for name, why in own[0].absent.items():
             rows.append([figure.name, ours, f"{name}: not measured, {why}", *("" for _ in runs)])
     return _markdown(rows)
 
 
 def _by_figure(runs: Sequence[Run]) -> list[tuple[Figure, list[Result]]]:
-    """The results of each figure that all of the runs have."""
+    """The results of each figure, of those runs that have it."""
     found: dict[str, list[Result]] = {}
     for run in runs:
         for result in run:
             found.setdefault(result.figure.name, []).append(result)
-    return [(own[0].figure, own) for own in found.values() if len(own) == len(runs)]
+    return [(own[0].figure, own) for own in found.values()]
 
 
 def _columns(runs: Sequence[Run]) -> list[str]:
     return [f"run {number}" for number in range(1, len(runs) + 1)] if len(runs) > 1 else ["measured"]
 
 
-def _cells(runs: Sequence[Run], by_run: dict[int, Result], reference: str) -> list[str]:
-    """Of each run the ratio to the reference, or ours where there is none."""
+def _cells(runs: Sequence[Run], figure: Figure, reference: str) -> list[str]:
+    """Of each run the ratio to the reference, or ours where there is none; empty where it was not measured."""
     cells = []
     for run in runs:
-        result = by_run[id(run)]
-        if reference and reference not in result.values:
+        result = next((each for each in run if each.figure.name == figure.name), None)
+        if result is None or (reference and reference not in result.values):
             cells.append("")
             continue
         spread = _measured(result, reference)

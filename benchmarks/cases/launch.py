@@ -36,7 +36,7 @@ async def contests(*, short: bool) -> AsyncIterator[Contest]:
                 {OURS: launch(client, each, at_once)}
                 | {name: to_exec(spawner, each, at_once) for name, spawner in references.items()},
                 absent,
-                rounds=8,
+                rounds=4,
             )
 
 

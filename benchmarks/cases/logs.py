@@ -56,7 +56,7 @@ async def contests(*, short: bool) -> AsyncIterator[Contest]:
             yield Contest(
                 (Figure(f"log while it is written, {name}", "MB/s", higher_is_better=True),),
                 {OURS: ours.live("live", chunk, some), "TLS socket": plain.live("relay_live", chunk, some)},
-                rounds=5,
+                rounds=3,
             )
         lines = 100 if short else 2000
         program = ["python3", "-c", WRITE_TIMES, str(lines + UNSEEN)]
@@ -70,7 +70,7 @@ async def contests(*, short: bool) -> AsyncIterator[Contest]:
                 "TLS socket": plain.delays("relay_delays", program, lines),
                 "grpc.aio": theirs.delays("delays", [f"delays:{lines + UNSEEN}"], lines),
             },
-            rounds=5,
+            rounds=3,
         )
 
 
@@ -79,7 +79,7 @@ def throughput(name: str, ours: Clients, theirs: Clients, jobs: list[str], size:
     return Contest(
         (Figure(name, "MB/s", higher_is_better=True, aim=Aim(aim, "grpc.aio")),),
         {OURS: ours.throughput(jobs, size), "grpc.aio": theirs.throughput([f"{size}:{CHUNK}"] * len(jobs), size)},
-        rounds=5,
+        rounds=3,
     )
 
 

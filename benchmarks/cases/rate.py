@@ -16,7 +16,8 @@ from benchmarks.site import connected, in_flight, serving
 from joblet.client import Client
 
 WORKERS = 8
-"""with these in flight each has a minute, and Slurm takes part"""
+"""with these in flight each goes on for longer, and Slurm takes part"""
+_ROUND_SECONDS, _LONG_ROUND_SECONDS = 1.5, 10.0
 
 Run = Callable[[int, int], Awaitable[float]]
 """so many jobs by so many workers, in seconds"""
@@ -33,9 +34,9 @@ async def contests(*, short: bool) -> AsyncIterator[Contest]:
             absent["GNU parallel"] = why
         else:
             runs["GNU parallel"] = gnu_parallel
-        for workers in (1, WORKERS) if short else (1, 2, 4, WORKERS, 16, 32, 64):
+        for workers in (1, WORKERS) if short else (1, 4, WORKERS, 16, 64):
             with ExitStack() as while_held:
-                seconds = 0.1 if short else 20 if workers == WORKERS else 2
+                seconds = 0.1 if short else _LONG_ROUND_SECONDS if workers == WORKERS else _ROUND_SECONDS
                 held, lacking = dict(runs), dict(absent)
                 if workers == WORKERS:
                     try:
@@ -61,13 +62,14 @@ async def contests(*, short: bool) -> AsyncIterator[Contest]:
 
 
 def sustained(run: Run, workers: int, seconds: float) -> Round:
-    """For about so long: each round does as many as the one before would have done in this time."""
-    count = workers
+    """For about so long: each round does as many as the one before would have done in this time; those that warm up
+    take less."""
+    count, lengths = workers, iter((_ROUND_SECONDS,))
 
     async def measure() -> Sample:
         nonlocal count
         rate = count / await run(count, workers)
-        count = max(workers, round(rate * seconds))
+        count = max(workers, round(rate * min(seconds, next(lengths, seconds))))
         return Sample((rate,))
 
     return measure
