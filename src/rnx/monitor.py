@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rnx.jobs import seconds
-from rnx.output import Output
+from rnx.live import drawing, is_drawn, printing
 from rnx.session import ServerCommand, with_client
 from rnx.system_text import headings, is_restart, line, page, sample_json
 
@@ -43,7 +41,7 @@ def monitor(
     """
     if interval != round(interval):
         raise typer.BadParameter(f"not whole seconds: {interval:g} s", param_hint="'--interval'")
-    drawn = not (as_json or once) and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    drawn = is_drawn(as_json=as_json, once=once)
     alone = drawn or as_json
     """the first sample is to be seen at once"""
 
@@ -53,7 +51,7 @@ def monitor(
             stream = client.system_metrics(interval=round(interval), reconnect=True)
             samples = await stack.enter_async_context(aclosing(stream))
             status = await client.system_status()
-            show = _picture(stack) if drawn else await _text(stack, as_json=as_json, once=once)
+            show = _drawing(stack) if drawn else await _printing(stack, as_json=as_json, once=once)
             async for sample in samples:
                 if before is not None and is_restart(sample, before):
                     before, status = None, await client.system_status()
@@ -66,31 +64,18 @@ def monitor(
     with_client(ctx, call)
 
 
-def _picture(stack: AsyncExitStack) -> Show:
+def _drawing(stack: AsyncExitStack) -> Show:
     from rnx.monitor_screen import Screen
 
-    screen = stack.enter_context(Screen())
-
-    async def draw(status: SystemStatus, sample: SystemMetrics, before: SystemMetrics | None) -> None:
-        screen.draw(status, sample, before)
-
-    return draw
+    return drawing(stack.enter_context(Screen()).draw)
 
 
-async def _text(stack: AsyncExitStack, *, as_json: bool, once: bool) -> Show:
-    output = await stack.enter_async_context(Output(sys.stdout.fileno()))
-    above = "" if as_json or once else headings()
-
-    async def print_text(status: SystemStatus, sample: SystemMetrics, before: SystemMetrics | None) -> None:
-        nonlocal above
-        if as_json:
-            text = sample_json(status, sample)
-        else:
-            text = page(status, sample, before) if once else above + line(sample, before)
-        above = ""
-        await output.write(text.encode("utf-8", "backslashreplace"))
-
-    return print_text
+async def _printing(stack: AsyncExitStack, *, as_json: bool, once: bool) -> Show:
+    if as_json:
+        return await printing(stack, lambda status, sample, _: sample_json(status, sample))
+    if once:
+        return await printing(stack, page)
+    return await printing(stack, lambda _, sample, before: line(sample, before), headings())
 
 
 def register(app: typer.Typer) -> None:

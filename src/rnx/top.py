@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +10,7 @@ import typer
 
 from joblet.command_line import Failure
 from rnx.jobs import seconds
-from rnx.output import Output
+from rnx.live import drawing, is_drawn, printing
 from rnx.session import ServerCommand, with_client
 from rnx.usage_text import Line, Order, lines_of, sample_json, stream_headings, stream_text, table
 
@@ -46,14 +44,14 @@ def top(
 
     A restart of the server does not end it.
     """
-    drawn = not (as_json or once) and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    drawn = is_drawn(as_json=as_json, once=once)
 
     async def call(client: Client) -> None:
         shown = False
         async with AsyncExitStack() as stack:
             stream = client.usage(job_ids or [], interval=interval, reconnect=True)
             samples = await stack.enter_async_context(aclosing(stream))
-            show = _picture(stack) if drawn else await _text(stack, as_json=as_json, once=once)
+            show = _drawing(stack) if drawn else await _printing(stack, as_json=as_json, once=once)
             async for sample, before in _pairs(samples, alone=drawn):
                 lines = lines_of(sample, before, order)
                 shown = shown or bool(lines)
@@ -84,28 +82,16 @@ async def _pairs(
         yield before, None
 
 
-def _picture(stack: AsyncExitStack) -> Show:
+def _drawing(stack: AsyncExitStack) -> Show:
     from rnx.top_screen import Screen
 
     screen = stack.enter_context(Screen())
-
-    async def draw(_: UsageSample, lines: list[Line]) -> None:
-        screen.draw(lines)
-
-    return draw
+    return drawing(lambda _, lines: screen.draw(lines))
 
 
-async def _text(stack: AsyncExitStack, *, as_json: bool, once: bool) -> Show:
-    output = await stack.enter_async_context(Output(sys.stdout.fileno()))
+async def _printing(stack: AsyncExitStack, *, as_json: bool, once: bool) -> Show:
     text = sample_json if as_json else table if once else stream_text
-    above = stream_headings() if text is stream_text else ""
-
-    async def print_text(sample: UsageSample, lines: list[Line]) -> None:
-        nonlocal above
-        await output.write((above + text(sample, lines)).encode("utf-8", "backslashreplace"))
-        above = ""
-
-    return print_text
+    return await printing(stack, text, stream_headings() if text is stream_text else "")
 
 
 def register(app: typer.Typer) -> None:
