@@ -7,22 +7,17 @@ import contextlib
 import logging
 import shlex
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 from joblet import clock
-from joblet.admission import Admission
 from joblet.errors import CannotPause, DiskUnusable, JobNotRunning, NoRoom, StoreFailed, TransitionRefused
-from joblet.executor.base import Executor, Exit, Input, LaunchFailed, Lost, Running
+from joblet.executor.base import Exit, Input, LaunchFailed, Lost, Running
 from joblet.job import TIMEOUT, Ending, Job, Receipt, State, Stop, conclude, retry_delay
 from joblet.log import fields
-from joblet.logs import LogHub
-from joblet.measures import JobMeasures
 from joblet.pausing import Pause
-from joblet.quotas import Quotas
-from joblet.store import Store
-from joblet.timetable import Timetable
+from joblet.surroundings import Surroundings
 
 T = TypeVar("T")
 
@@ -40,23 +35,6 @@ _USUAL_STOP = Stop()
 
 Found = Running | Exit | Lost
 """what a job of an earlier server has come to"""
-
-
-@dataclass(slots=True)
-class Surroundings:
-    """What jobs live with, the same for all. The mutable state is that the server is closing."""
-
-    store: Store
-    executor: Executor
-    admission: Admission
-    hub: LogHub
-    on_isolation_failure: Callable[[], Awaitable[None]]
-    """told of a launch that failed for what the host lacks"""
-    timetable: Timetable = field(default_factory=Timetable)
-    quotas: Quotas = field(default_factory=Quotas)
-    measures: JobMeasures = field(default_factory=JobMeasures)
-    closing: bool = False
-    """jobs go on, and nobody follows them any more"""
 
 
 class Live:

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from joblet import clock, schedule
 from joblet.errors import InvalidArgument, PermissionDenied, QuotaExceeded, StoreFailed
 from joblet.job import Job, Schedule
-from joblet.life import Live, Surroundings
+from joblet.life import Live
 from joblet.log import fields
 from joblet.quotas import Room, need_of
 from joblet.schedule import Cron
 from joblet.store.later import replaced
+from joblet.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from joblet.errors import (
     WorkflowNotFound,
 )
 from joblet.executor.base import Executor
+from joblet.ids import parse_id, parse_workflow_id
 from joblet.job import Job
 from joblet.log import fields
 from joblet.logs import LogHub
-from joblet.runner import parse_id, parse_workflow_id
 from joblet.store import Events, Store, Workflows
 from joblet.uploads import Uploads
 

@@ -19,17 +19,18 @@ from joblet.errors import (
     ShuttingDown,
     StoreFailed,
     TooManyScheduled,
-    WorkflowNotFound,
 )
 from joblet.executor.base import Executor, Lost
+from joblet.ids import parse_id
 from joblet.job import LOST, Job, State, Stop, cause_of
-from joblet.life import Found, Live, Surroundings, shown
+from joblet.life import Found, Live, shown
 from joblet.log import fields
 from joblet.logs import LogHub
 from joblet.order import MAX_TIMEOUT_MS, Order, Policy, made_by, settle
 from joblet.quotas import Need, Quotas, Room, need_of
 from joblet.recurrence import Recurrences
 from joblet.store import Store
+from joblet.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
 
@@ -392,22 +393,3 @@ async def first_of(*events: asyncio.Event) -> None:
     finally:
         for task in waiting:
             task.cancel()
-
-
-def parse_id(text: str) -> int:
-    """The number of a job id. Raises JobNotFound for a text that no job's id can be."""
-    if not _is_id(text):
-        raise JobNotFound(text)
-    return int(text)
-
-
-def parse_workflow_id(text: str) -> int:
-    """The number of a workflow's id. Raises WorkflowNotFound for a text that no workflow's id can be."""
-    if not _is_id(text):
-        raise WorkflowNotFound(text)
-    return int(text)
-
-
-def _is_id(text: str) -> bool:
-    """Whether a job or a workflow may have this id."""
-    return text.isascii() and text.isdecimal() and len(text) <= 18 and text == str(int(text))

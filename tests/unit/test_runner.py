@@ -27,9 +27,9 @@ from joblet.errors import (
     StoreFailed,
 )
 from joblet.executor.base import Exit, LaunchFailed, Lost
+from joblet.ids import parse_id
 from joblet.job import Job, Limits, Receipt, State, Stop
 from joblet.order import Order
-from joblet.runner import parse_id
 from joblet.store.secrets import KEY_FILE
 
 # What never comes is a failure and not a wait.

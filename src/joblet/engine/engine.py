@@ -27,11 +27,12 @@ from joblet.errors import (
     WorkflowNotFound,
     WorkflowNotRunning,
 )
+from joblet.ids import parse_workflow_id
 from joblet.job import Job
 from joblet.log import fields
 from joblet.order import MAX_KEY
 from joblet.quotas import WORKFLOW, Room
-from joblet.runner import Runner, first_of, parse_workflow_id
+from joblet.runner import Runner, first_of
 from joblet.store import Workflows
 from joblet.upload_record import Entry
 from joblet.uploads import File, Uploads

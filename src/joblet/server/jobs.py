@@ -11,6 +11,7 @@ from typing import Any, cast
 from joblet.clock import rfc3339
 from joblet.errors import InvalidArgument, JobletError, LogMissing, StreamsMerged, UploadNotFound
 from joblet.executor.base import Executor
+from joblet.ids import parse_id
 from joblet.job import Job, State
 from joblet.job import Uploads as Uploaded
 from joblet.life import Live
@@ -19,7 +20,7 @@ from joblet.logs.file import FARTHEST
 from joblet.logs.hub import Chunk
 from joblet.order import Order, stop_of
 from joblet.proto import joblet as pb
-from joblet.runner import Runner, parse_id
+from joblet.runner import Runner
 from joblet.server.audit import note
 from joblet.server.auth import Caller, caller
 from joblet.server.descriptors import Descriptors

@@ -14,8 +14,8 @@ from grpclib.server import Stream
 
 from joblet.access import UNKNOWN
 from joblet.errors import JobNotFound, PermissionDenied, WorkflowNotFound
+from joblet.ids import parse_id, parse_workflow_id
 from joblet.log import fields
-from joblet.runner import parse_id, parse_workflow_id
 from joblet.server.auth import OPERATIONS, Caller
 from joblet.store import Store, Workflows
 

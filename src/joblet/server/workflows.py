@@ -17,9 +17,10 @@ from joblet.errors import (
     UploadNotFound,
     WorkflowNotFound,
 )
+from joblet.ids import parse_workflow_id
 from joblet.proto import joblet as pb
 from joblet.retention import Janitor
-from joblet.runner import Runner, parse_workflow_id
+from joblet.runner import Runner
 from joblet.server.audit import note
 from joblet.server.auth import Caller, caller
 from joblet.server.descriptors import Descriptors
