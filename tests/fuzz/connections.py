@@ -15,8 +15,9 @@ from joblet.measures import CallMeasures
 from joblet.proto import joblet as pb
 from joblet.server.audit import Audit
 from joblet.server.descriptors import Descriptors
+from joblet.server.gate import Checks, Gate
 from joblet.server.guards import Guarded
-from joblet.server.rpc import Codec, Gate
+from joblet.server.rpc import Codec
 from joblet.server.scope import Scope
 
 CERTIFICATE = {"subject": ((("organizationalUnitName", "viewer"),), (("commonName", "fuzz"),))}
@@ -97,7 +98,7 @@ class Connections:
     async def _make(self) -> None:
         self._server = Server([_Service()], codec=Codec(Descriptors(), 4 << 20))
         scope = Scope(cast(Any, None), cast(Any, None))  # asked only for roles that are bound by one
-        Gate(self._server, MOST_REQUEST, ROLES, scope, Audit(None, reads=False), CallMeasures())
+        Gate(self._server, Checks(ROLES, scope, Audit(None, reads=False), CallMeasures(), MOST_REQUEST))
 
     async def _take(self, data: bytes) -> None:
         wire = _Wire()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -208,3 +209,17 @@ def test_plain_text_and_old_tls_are_refused(server: Server) -> None:
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     with socket.create_connection(("127.0.0.1", server.port)) as old, pytest.raises(ssl.SSLError):
         context.wrap_socket(old)
+
+
+def test_who_may_do_nothing_does_not_fill_the_servers_log(make_server, stock) -> None:
+    server = make_server().start()
+    with server.channel("viewer") as channel:
+        client = Stock(channel, *stock)
+        for _ in range(50):
+            with pytest.raises(grpc.RpcError) as caught:
+                client.run("true")
+            assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    summed = server.wait_for_line(re.compile(r"\[WARN\] call refused \| leftOut=(\d+) seconds=10$"))
+    told = [line for line in server.lines if "call refused" in line and "leftOut" not in line]
+    assert len(told) + int(summed[1]) == 50
+    assert len(told) == 20

@@ -24,7 +24,7 @@ from joblet.corked import CLOSED_STREAMS_MOST
 from joblet.errors import CertificateRefused, JobletError
 from joblet.server import guards
 from joblet.server.guards import Allowance, Guarded, cost_of, fault_of
-from joblet.server.listener import Reports, most_connections
+from joblet.server.listener import most_connections
 
 
 def _admit(connection: Guarded, tls: object) -> None:
@@ -87,14 +87,6 @@ def test_what_frames_cost(frame: Frame, cost: int) -> None:
 )
 def test_connections_leave_descriptors_for_jobs(descriptors: int, jobs: int, most: int) -> None:
     assert most_connections(10_000, descriptors, jobs) == most
-
-
-def test_many_lines_of_a_kind_are_one(caplog: pytest.LogCaptureFixture) -> None:
-    reports = Reports()
-    for peer in range(100):
-        reports.tell("too many", peer=peer)
-    reports.tell("too few", peer=0)
-    assert [record.message for record in caplog.records] == ["too many", "too few"]
 
 
 class _Wire(asyncio.Transport):

@@ -40,10 +40,11 @@ from joblet.server.descriptors import Descriptors
 from joblet.server.exec_session import Commands
 from joblet.server.figures import Parts
 from joblet.server.files import FileService
+from joblet.server.gate import Checks, Gate
 from joblet.server.jobs import JobletService
 from joblet.server.listener import Listener, most_connections, raise_descriptor_limit
 from joblet.server.monitoring import MonitoringService
-from joblet.server.rpc import Codec, Gate
+from joblet.server.rpc import Codec
 from joblet.server.scope import Scope
 from joblet.server.sessions import SessionService
 from joblet.server.settings import executor_settings, policy, retention, roles
@@ -163,7 +164,8 @@ async def _serve(settings: Config, config_path: Path) -> None:
         )
         monitoring = MonitoringService(runner, executor, System(parts))
         server = _grpc_server(settings, [joblet_service, job_service, session_service, file_service, monitoring])
-        gate = Gate(server, settings.grpc.maxRecvMsgSize, roles(settings), Scope(store, workflows), audit, parts.calls)
+        scope = Scope(store, workflows)
+        gate = Gate(server, Checks(roles(settings), scope, audit, parts.calls, settings.grpc.maxRecvMsgSize))
         if (end_traces := tell_traces(server, runner, os.environ)) is not None:
             stack.push_async_callback(end_traces)
         address = _listen(server, settings, certificates, descriptors, audit, parts.connections)

@@ -10,7 +10,6 @@ import os
 import resource
 import socket
 import ssl
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from joblet.log import fields
 from joblet.measures import ConnectionMeasures
 from joblet.server.certificates import Certificates
 from joblet.server.guards import Guarded
+from joblet.server.reports import Reports
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,6 @@ _AT_A_TIME = 64
 _PAUSE_SECONDS = 1.0
 """without any descriptor"""
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_REPORT_SECONDS = 10.0
-"""between two lines on the same matter"""
 
 
 def raise_descriptor_limit() -> int:
@@ -48,23 +46,6 @@ def raise_descriptor_limit() -> int:
 def most_connections(wanted: int, descriptors: int, jobs: int) -> int:
     """The bound for connections that leaves descriptors for the jobs and for the logs that are read."""
     return min(wanted, max(descriptors - 2 * jobs - 256, descriptors // 4, 1))
-
-
-class Reports:
-    """Lines on what many clients can cause: one of a kind in a while, with the number of those left out."""
-
-    def __init__(self) -> None:
-        self._kinds: dict[str, tuple[float, int]] = {}
-
-    def tell(self, kind: str, **values: object) -> None:
-        """Log a line of this kind, unless one was not long ago. The kinds must be few."""
-        now = time.monotonic()
-        last, left_out = self._kinds.get(kind, (-_REPORT_SECONDS, 0))
-        if now - last < _REPORT_SECONDS:
-            self._kinds[kind] = last, left_out + 1
-            return
-        self._kinds[kind] = now, 0
-        log.warning(kind, extra=fields(**values, **({"leftOut": left_out} if left_out else {})))
 
 
 class Listener:

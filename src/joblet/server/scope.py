@@ -5,7 +5,6 @@ Whose a job is never changes, and no id is used twice: what was found at the beg
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +14,12 @@ from grpclib.server import Stream
 from joblet.access import UNKNOWN
 from joblet.errors import JobNotFound, PermissionDenied, WorkflowNotFound
 from joblet.ids import parse_id, parse_workflow_id
-from joblet.log import fields
 from joblet.server.auth import OPERATIONS, Caller
+from joblet.server.reports import Reports
 from joblet.store import Store, Workflows
 
-log = logging.getLogger(__name__)
+_MOST_REFUSALS = 20
+"""lines in a while on calls that name what is another's"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,7 @@ class Scope:
     def __init__(self, store: Store, workflows: Workflows) -> None:
         self._store = store
         self._workflows = workflows
+        self._reports = Reports(_MOST_REFUSALS)
 
     def bound(self, stream: Stream[Any, Any], who: Caller, method: str) -> None:
         """Have a call end with the error of `check` as soon as its first message has come."""
@@ -106,19 +107,18 @@ class Scope:
         for job_id in _ids(message, names.job):
             owner = await self._store.owner(parse_id(job_id))
             if owner != who.name:
-                _tell(who, method, owner, jobId=job_id)
+                self._tell(who, method, owner, jobId=job_id)
                 raise JobNotFound(job_id)
         for workflow_id in _ids(message, names.workflow):
             owner = await self._workflows.owner(parse_workflow_id(workflow_id))
             if owner != who.name:
-                _tell(who, method, owner, workflowId=workflow_id)
+                self._tell(who, method, owner, workflowId=workflow_id)
                 raise WorkflowNotFound(workflow_id)
 
-
-def _tell(who: Caller, method: str, owner: str | None, **what: str) -> None:
-    """The operator is told what the client is not."""
-    if owner is not None:
-        log.warning("call refused", extra=fields(method=method, client=who.name, role=who.role, owner=owner, **what))
+    def _tell(self, who: Caller, method: str, owner: str | None, **what: str) -> None:
+        """The operator is told what the client is not."""
+        if owner is not None:
+            self._reports.tell("call refused", method=method, client=who.name, role=who.role, owner=owner, **what)
 
 
 def _ids(message: Any, field: str) -> list[str]:
