@@ -25,9 +25,14 @@ _OPEN: list[int] = []
 
 @contextmanager
 def serving(
-    folder: Path | None = None, slots: int = SLOTS, *, retention: Mapping[str, object] | None = None, **joblet: object
+    folder: Path | None = None,
+    slots: int = SLOTS,
+    *,
+    retention: Mapping[str, object] | None = None,
+    audit: Mapping[str, object] | None = None,
+    **joblet: object,
 ) -> Iterator[Server]:
-    """A server with so many slots, its state in a new directory (below `folder`), and this in its `joblet` section."""
+    """A server with so many slots, its state in a new directory (below `folder`), and this in its sections."""
     with tempfile.TemporaryDirectory(prefix="joblet-bench-", dir=folder) as directory:
         place = Path(directory)
         certificates = place / "certs"
@@ -37,6 +42,7 @@ def serving(
             "joblet": {"maxConcurrentJobs": slots, **joblet},
             "isolation": isolation,
             "retention": dict(retention or {}),
+            "audit": dict(audit or {}),
         }
         server = Server(place, make_certificates(certificates), **sections)
         _OPEN.append(slots)

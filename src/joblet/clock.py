@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|[smhd])")
@@ -16,6 +17,11 @@ _LONGEST = 64
 def now_ns() -> int:
     """The present instant."""
     return time.time_ns()
+
+
+def boot_id() -> str:
+    """Names the time since the host was started (proc_sys_kernel(5)). Raises OSError."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 class SteadyClock:

@@ -37,7 +37,7 @@ class Head(NamedTuple):
     """the number of the last line that the disk has"""
     flushed_hash: str = START
     boot: str = ""
-    """of the host (boot_id, proc_sys_kernel(5))"""
+    """of the host: clock.boot_id"""
     closed: bool = False
     """whether the server has ended as it should, so that there is nothing behind that line"""
 
@@ -52,13 +52,22 @@ class Head(NamedTuple):
 
 def seal(head: Head, key: bytes) -> bytes:
     """As it stands in the file."""
-    text = (
-        f'{{"n":{head.n},"hash":"{head.hash}",'
-        f'"flushed":{head.flushed},"flushed_hash":"{head.flushed_hash}","boot":"{head.boot}",'
-        f'"closed":{"true" if head.closed else "false"}'
-    ).encode("ascii")
-    mac = hmac.digest(key, text, "sha256").hex()
-    return (text + f'{_SEAL}{mac}"}}'.encode("ascii")).ljust(_SIZE - 1) + b"\n"
+    rest = _rest((head.flushed, head.flushed_hash), head.boot, head.closed)
+    return _sealed(head.n, head.hash, rest, hmac.new(key, digestmod="sha256"))
+
+
+def _rest(flushed: tuple[int, str], boot: str, closed: bool) -> str:
+    """Its members but the last line's number and hash, which are others with each line."""
+    number, digest = flushed
+    told = "true" if closed else "false"
+    return f'"flushed":{number},"flushed_hash":"{digest}","boot":"{boot}","closed":{told}'
+
+
+def _sealed(number: int, digest: str, rest: str, keyed: hmac.HMAC) -> bytes:
+    text = f'{{"n":{number},"hash":"{digest}",{rest}'
+    mac = keyed.copy()
+    mac.update(text.encode("ascii"))
+    return f'{text}{_SEAL}{mac.hexdigest()}"}}'.ljust(_SIZE - 1).encode("ascii") + b"\n"
 
 
 def unseal(raw: bytes, key: bytes) -> Head | None:
@@ -72,7 +81,7 @@ def unseal(raw: bytes, key: bytes) -> Head | None:
 
 
 class Seal:
-    """The head and its key, in a state directory that this process holds. The mutable state is the head's file."""
+    """The head and its key, in a state directory that this process holds. The mutable state is the head in its file."""
 
     def __init__(self, state_dir: Path) -> None:
         """Raises OSError."""
@@ -81,11 +90,17 @@ class Seal:
         self.fault = ""
         """what is wrong with what an earlier server has left"""
         self.head: Head | None = self._load(state_dir)
+        """as it was found"""
+        self._keyed = hmac.new(self._key, digestmod="sha256")  # to begin one takes OpenSSL longer than to copy it
+        self._rest = ""
 
-    def write(self, head: Head) -> None:
-        """Raises OSError."""
-        os.pwrite(self._fd, seal(head, self._key), 0)
-        self.head = head
+    def settle(self, flushed: tuple[int, str], boot: str, *, closed: bool = False) -> None:
+        """What each head tells, from now on, beside the last line; before the first one is written."""
+        self._rest = _rest(flushed, boot, closed)
+
+    def write(self, number: int, digest: str) -> None:
+        """The last line has this number and this hash. Raises OSError."""
+        os.pwrite(self._fd, _sealed(number, digest, self._rest, self._keyed), 0)
 
     def sync(self) -> None:
         """Wait until the disk has what was written. Raises OSError."""
@@ -130,11 +145,6 @@ def read(state_dir: Path) -> tuple[Head | None, str]:
             return None, f"{state_dir / name} is missing"
     head = unseal(raw[HEAD_FILE], raw[KEY_FILE])
     return head, "" if head else f"{state_dir / HEAD_FILE} is damaged, or sealed with another key"
-
-
-def boot_id() -> str:
-    """This boot of the host."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def _is_first(raw: bytes) -> bool:

@@ -19,7 +19,7 @@ from pathlib import Path
 from joblet import clock
 from joblet.audit import files
 from joblet.audit.chain import MOST, START, link, members
-from joblet.audit.head import Head, Seal, boot_id
+from joblet.audit.head import Seal
 from joblet.audit.recovery import recover
 from joblet.log import fields
 from joblet.threads import finish
@@ -87,7 +87,7 @@ class Trail:
         self.found: Found | None = None
         """set when the log has been begun"""
         try:
-            self._boot = boot_id()
+            self._boot = clock.boot_id()
             self._begin()
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -115,7 +115,8 @@ class Trail:
             self._cut()
         number = self._number + 1
         line, digest = link(self._hash, f'{{"n":{number},"time":"{self._now()}",{rest}')
-        self._make_room(len(line), spare)
+        if self._size + len(line) + RESERVE > self._room:
+            self._make_room(len(line), spare)
         self._put(line, number, digest)
         if self._size >= self._max_bytes:
             self._rotate_if_possible()
@@ -151,6 +152,7 @@ class Trail:
             self._number, self._hash, self._first = begun.number, begun.hash, begun.first
             if self._seal.head is not None:
                 self._flushed = (self._seal.head.flushed, self._seal.head.flushed_hash)
+            self._seal.settle(self._flushed, self._boot)
             if begun.first and not begun.fault:
                 self._fd = fd if fd >= 0 else self._open()
                 self._lock(self._fd)  # to close a file, as recovery has, drops its record locks (fcntl(2))
@@ -251,8 +253,6 @@ class Trail:
     def _make_room(self, size: int, spare: int) -> None:
         """Keep the room for more lines; on a full disk, take no more of it than may be. Raises OSError."""
         end = self._size + size
-        if end + RESERVE <= self._room:
-            return
         length = end + _AHEAD - self._room
         if not _libc.fallocate(self._fd, _KEEP_SIZE, ctypes.c_int64(self._room), ctypes.c_int64(length)):
             self._room += length
@@ -263,7 +263,7 @@ class Trail:
 
     def _mark(self) -> None:
         assert self._seal is not None
-        self._seal.write(Head(self._number, self._hash, *self._flushed, self._boot))
+        self._seal.write(self._number, self._hash)
         if self._flushing is None:
             self._flushing = asyncio.get_running_loop().create_task(self._flush(), name="audit-flush")
 
@@ -286,7 +286,8 @@ class Trail:
             self._written, self._gone = written + self._written, gone + self._gone
             raise
         self._flushed = last
-        self._seal.write(Head(self._number, self._hash, *last, self._boot, closed))
+        self._seal.settle(last, self._boot, closed=closed)
+        self._seal.write(self._number, self._hash)
         await finish(self._seal.sync)
 
     def _tell(self, what: str, error: OSError) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from joblet import clock
 from joblet.audit import files, head
 from joblet.audit.chain import MOST, Line, parse
 from joblet.audit.head import Head
@@ -69,7 +70,7 @@ def verify_server(path: Path, state_dir: Path, expected: Iterable[tuple[int, str
     Raises Changed, OSError.
     """
     mark, fault = head.read(state_dir)
-    boot = head.boot_id()
+    boot = clock.boot_id()
     marks = mark.marks(boot) if mark is not None else set()
     found = verify_log(path, [*expected, *((number, digest) for number, digest in marks if number)])
     if fault:

@@ -14,7 +14,7 @@ import functools
 import logging
 from collections import deque
 from collections.abc import Mapping
-from json.encoder import encode_basestring_ascii
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import TYPE_CHECKING, Any
 
 import betterproto2
@@ -86,9 +86,9 @@ class Call:
         self._number = 0
         self._over = False
 
-    def made(self, **values: object) -> None:
-        """What has come of it: `job` or `workflow`."""
-        self._made = "," + members(values)
+    def made(self, kind: str, number: int) -> None:
+        """A `job` or `workflow` has come of it."""
+        self._made = f',"{kind}":"{number}"'
 
     def around(self, method: IServerMethodFunc) -> IServerMethodFunc:
         """The handler, with its call recorded. What it raises must be GRPCError."""
@@ -205,31 +205,33 @@ class Audit:
 
     def made(self, job: Job) -> None:
         """A job has been stored, and will run: what made it, and whose it is."""
+        if self._trail is None:
+            return
         part = job.part
         by = "workflow" if part else "retry" if job.retry_of else "schedule" if job.schedule_id else "order"
-        self.tell(
-            "made",
-            by=by,
-            client=job.owner,
-            job=str(job.id),
-            workflow=str(part.workflow_id) if part else None,
-            schedule=str(job.schedule_id) if job.schedule_id else None,
-            retryOf=str(job.retry_of) if job.retry_of else None,
-            command=clipped(job.command),
-            name=clipped(job.name) or None,
-        )
+        line = f'"event":"made","by":"{by}","client":{_quoted(job.owner)},"job":"{job.id}"'
+        if part:
+            line += f',"workflow":"{part.workflow_id}"'
+        if job.schedule_id:
+            line += f',"schedule":"{job.schedule_id}"'
+        if job.retry_of:
+            line += f',"retryOf":"{job.retry_of}"'
+        line += f',"command":{_quoted(clipped(job.command))}'
+        if job.name:
+            line += f',"name":{_quoted(clipped(job.name))}'
+        self._write_firmly(line)
 
     def ended(self, job: Job) -> None:
         """A job has ended."""
-        self.tell(
-            "ended",
-            client=job.owner,
-            job=str(job.id),
-            workflow=str(job.part.workflow_id) if job.part else None,
-            status=str(job.state),
-            exitCode=job.exit_code,
-            reason=clipped(job.reason) or None,
-        )
+        if self._trail is None:
+            return
+        line = f'"event":"ended","client":{_quoted(job.owner)},"job":"{job.id}"'
+        if job.part:
+            line += f',"workflow":"{job.part.workflow_id}"'
+        line += f',"status":"{job.state}","exitCode":{job.exit_code}'
+        if job.reason:
+            line += f',"reason":{_quoted(clipped(job.reason))}'
+        self._write_firmly(line)
 
     def deleted(self, kind: str, number: int) -> None:
         """Retention has deleted an ended `job` or `workflow`."""
@@ -324,10 +326,10 @@ class Audit:
 _current: contextvars.ContextVar[Call | None] = contextvars.ContextVar("audited", default=None)
 
 
-def note(**values: object) -> None:
+def note(kind: str, number: int) -> None:
     """Of the call that the current task handles: the `job` or `workflow` that has come of it."""
     if (call := _current.get()) is not None:
-        call.made(**values)
+        call.made(kind, number)
 
 
 def asked(message: object) -> str:
@@ -337,7 +339,7 @@ def asked(message: object) -> str:
     found = ""
     for name, member in _members_of(type(message)):
         if value := getattr(message, name):
-            found += member + encode_basestring_ascii(_text(value))
+            found += member + _quoted(_text(value))
     return found
 
 

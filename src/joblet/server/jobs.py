@@ -73,7 +73,7 @@ class JobletService(ClosedAtOnce, pb.JobletServiceBase):
             live = await self._submit_uploaded(order, message.upload_key, caller.get())
         else:
             live = await self._submit(order, files, caller.get())
-        note(job=str(live.job.id))
+        note("job", live.job.id)
         if message.wait_for_end:
             await self._hub.until(live.ended)
             return cast(pb.RunJobRes, Encoded(self._answers.encode(self._whole(live.job))))

@@ -88,7 +88,7 @@ class JobService(ClosedAtOnce, pb.JobServiceBase):
             workflow = await self._submit_uploaded(order, message.upload_key, client)
         else:
             workflow = await self._engine.submit(order, client.name, client.role)
-        note(workflow=str(workflow.id))
+        note("workflow", workflow.id)
         return pb.RunWorkflowResponse(workflow_id=str(workflow.id), status=workflow.state, total_jobs=workflow.total)
 
     async def _submit_uploaded(self, order: WorkflowOrder, key: str, client: Caller) -> Workflow:

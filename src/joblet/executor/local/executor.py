@@ -80,7 +80,7 @@ class LocalExecutor:
         self._strays = monitor.Strays(self._jobs)
         self._ranges = ranges.IdRanges(settings.id_base, settings.id_ranges)
         self._instance = instance
-        self.epoch = monitor.boot_id()
+        self.epoch = clock.boot_id()
         self._view = host.view(settings.view, (settings.state_dir, *settings.private))
         self._found_cgroups: Cgroups | None = None
         self.freezing = Freezing(lambda: self._cgroups)

@@ -26,11 +26,6 @@ _PAUSE = 0.01
 """seconds"""
 
 
-def boot_id() -> str:
-    """Names the time since the host was started."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-
-
 def lives(directory: Path) -> bool:
     """Whether a monitor holds the lock in a job's directory. One that does not now never will: it is born with it."""
     try:
