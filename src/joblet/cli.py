@@ -162,11 +162,18 @@ def restore(
     config: Config = DEFAULT_CONFIG,
 ) -> None:
     """Put a copy in the place of the record of all jobs, which is kept beside it. The server must not run."""
-    from joblet.server.state import database, hold
+    import asyncio
+    from functools import partial
+
+    from joblet.config import load
+    from joblet.server.state import database, hold, recorded
     from joblet.store.backup import restore
 
-    with _explained(), hold(_state_dir(config)) as state_dir:
-        kept = restore(source, database(state_dir))
+    with _explained():
+        settings = load(config)
+        with hold(settings.state_dir(config.absolute().parent)) as state_dir:
+            put_back = partial(restore, source, database(state_dir))
+            kept = asyncio.run(recorded(settings, state_dir, "restore", put_back, path=str(source.absolute())))
     command_line.write(f"{source} restored" + (f"; the former one is {kept}\n" if kept else "\n"))
 
 

@@ -87,6 +87,10 @@ def test_from_a_backup_all_goes_on_and_nothing_newer_is_touched(make_server, sto
     kept = re.fullmatch(rf"{re.escape(str(backup))} restored; the former one is (\S+)\n", done.stdout)
     assert kept
     assert Path(kept.group(1)).exists()
+    said = joblet(server, "audit", "show", "--client", "root").stdout.splitlines()
+    assert [line.split("  ", 1)[1] for line in said] == [
+        f"restore  root (local)  {came}  path={backup}" for came in ("allowed", "OK")
+    ]
     server.start()
     for job_id, what in ((newer.id, "left"), (newer_running.id, "ended")):
         server.wait_for_line(re.compile(rf"job directory without a record \| jobId={job_id} action={what}"))

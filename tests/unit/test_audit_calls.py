@@ -13,10 +13,12 @@ import pytest
 from joblet.audit import Trail
 from joblet.audit.chain import members
 from joblet.audit.verify import verify_server
-from joblet.errors import AuditUnwritable
+from joblet.config import Config
+from joblet.errors import AuditUnwritable, StoreFailed
 from joblet.proto import joblet as pb
 from joblet.server import audit as module
 from joblet.server.audit import Audit, asked
+from joblet.server.state import StartError, recorded
 
 
 @contextlib.contextmanager
@@ -64,3 +66,42 @@ def test_of_a_request_only_names_are_told_and_bounded() -> None:
     assert len(json.loads("{" + asked(usage)[1:] + "}")["jobs"]) == 259
     assert asked(pb.EmptyRequest()) == ""
     assert asked(pb.FileUpload(content=b"hidden")) == ""
+
+
+async def test_what_a_local_command_changes_is_told_before_and_after(tmp_path: Path) -> None:
+    path = tmp_path / "audit.log"
+
+    def told() -> list[dict[str, object]]:
+        wanted = ("event", "client", "uid", "operation", "code", "reason", "path")
+        values = (json.loads(line) for line in path.read_text().splitlines())
+        return [{key: line[key] for key in wanted if key in line} for line in values if line["event"] != "opened"]
+
+    def change() -> str:
+        assert [line["event"] for line in told()] == ["call"]
+        return "done"
+
+    def fail() -> None:
+        raise StoreFailed("none")
+
+    assert await recorded(Config(), tmp_path, "restore", change, path="copy.db") == "done"
+    with pytest.raises(StoreFailed):
+        await recorded(Config(), tmp_path, "restore", fail, path="no.db")
+    who = {"client": "root", "uid": 0, "operation": "restore"}
+    assert told() == [
+        {"event": "call", **who, "path": "copy.db"},
+        {"event": "result", **who, "code": "OK", "path": "copy.db"},
+        {"event": "call", **who, "path": "no.db"},
+        {"event": "result", **who, "code": "INTERNAL", "reason": "job store failed: none", "path": "no.db"},
+    ]
+    assert verify_server(path, tmp_path).last == 5
+
+
+async def test_a_local_command_changes_nothing_that_cannot_be_told(tmp_path: Path) -> None:
+    def change() -> None:
+        raise AssertionError
+
+    path = tmp_path / "audit.log"
+    await recorded(Config(), tmp_path, "restore", list)
+    with full(path), pytest.raises(StartError, match=r"^audit log cannot be written: .+, so nothing was changed$"):
+        await recorded(Config(), tmp_path, "restore", change, path="x" * 200)
+    assert verify_server(path, tmp_path).last == 3

@@ -7,19 +7,24 @@ import fcntl
 import hashlib
 import logging
 import os
+import pwd
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from joblet import __version__
 from joblet.audit import Trail, TrailError
+from joblet.audit.chain import members
 from joblet.config import Config
 from joblet.executor.local import LocalExecutor
 from joblet.log import fields
-from joblet.server.audit import Audit
+from joblet.server.audit import Audit, clipped
 from joblet.store import Store, Workflows
 from joblet.upload_sessions import UploadSessions
 from joblet.uploads import Uploads
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -85,27 +90,74 @@ def open_store(state_dir: Path) -> Store:
 
 def open_audit(settings: Config, state_dir: Path, config_path: Path) -> Audit:
     """The audit log, which begins with what this server is. Raises StartError."""
-    section, path = settings.audit, settings.audit_file(state_dir)
+    trail = _trail(settings, state_dir)
     try:
-        trail = None if path is None else Trail(path, state_dir, section.maxSize << 20, section.keep)
         digest = hashlib.sha256(config_path.read_bytes()).hexdigest()
-    except TrailError as error:
-        raise StartError(f"audit log cannot be written: {error}") from None
     except OSError as error:
         raise StartError(f"{config_path}: {error.strerror}") from None
-    audit = Audit(trail, reads=section.reads)
-    found = trail.found if trail is not None else None
-    if found is not None and found.fault:
-        log.error("audit log was changed while no server ran", extra=fields(path=str(path), found=found.fault))
-    audit.tell(
-        "start",
-        version=__version__,
-        config=str(config_path),
-        sha256=digest,
-        torn=(found and found.torn) or None,
-        lost=(found and found.lost) or None,
-    )
+    audit = Audit(trail, reads=settings.audit.reads)
+    audit.tell("start", version=__version__, config=str(config_path), sha256=digest, **_left(trail))
     return audit
+
+
+async def recorded(settings: Config, state_dir: Path, operation: str, change: Callable[[], T], **values: object) -> T:
+    """What a local command changes, with a line of the audit log before it and one after it, as for a call.
+
+    They tell of the user of this process, the operation, and `values`. The caller holds the state directory. Raises
+    StartError when there can be no line, and then nothing is done; otherwise what the change raises.
+    """
+    trail = _trail(settings, state_dir)
+    if trail is None:
+        return change()
+    who = members({"client": _user(), "role": "local", "uid": os.getuid(), "operation": operation})
+    asked = members({"allowed": True, **values})
+    try:
+        found = members(_left(trail))
+        try:
+            number = trail.append(f'"event":"call",{who},{asked}{found and "," + found}')
+        except OSError as error:
+            raise StartError(f"audit log cannot be written: {error.strerror}, so nothing was changed") from None
+        result = f'"event":"result","call":{number},{who},{asked}'
+        code: dict[str, object] = {"code": "OK"}
+        try:
+            return change()
+        except Exception as error:
+            code = {"code": "INTERNAL", "reason": clipped(str(error))}
+            raise
+        finally:
+            with contextlib.suppress(OSError):  # that it was begun is on record
+                trail.append(f"{result},{members(code)}")
+    finally:
+        with contextlib.suppress(OSError):
+            await trail.close()
+
+
+def _trail(settings: Config, state_dir: Path) -> Trail | None:
+    """The audit log, if there is to be one. Raises StartError."""
+    section, path = settings.audit, settings.audit_file(state_dir)
+    if path is None:
+        return None
+    try:
+        trail = Trail(path, state_dir, section.maxSize << 20, section.keep)
+    except TrailError as error:
+        raise StartError(f"audit log cannot be written: {error}") from None
+    if trail.found is not None and trail.found.fault:
+        log.error("audit log was changed while no server ran", extra=fields(path=str(path), found=trail.found.fault))
+    return trail
+
+
+def _left(trail: Trail | None) -> dict[str, int | None]:
+    """What a crash has left of the log, for the first line after it."""
+    found = trail.found if trail is not None else None
+    return {"torn": (found and found.torn) or None, "lost": (found and found.lost) or None}
+
+
+def _user() -> str:
+    """The name of this process's user, or its number."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def _free(folder: Path) -> int:
