@@ -157,7 +157,7 @@ class LocalExecutor:
         Raises HostUnable when its monitor is of a later version than this server, and leaves it alone.
         """
         directory = self._jobs / str(job.id)
-        if job.epoch not in ("", self.epoch):  # of what it wrote, only the exit record is sure to be on the disk
+        if job.epoch not in ("", self.epoch):  # of what it wrote, at most the exit record is sure to be on the disk
             return await self._conclude(directory, "the host was rebooted")
         try:
             found = await monitor.find(directory, self.epoch)
