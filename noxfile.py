@@ -201,7 +201,7 @@ def vm(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def install(session: nox.Session) -> None:
-    """Install, upgrade, roll back and purge the Debian package in a booted machine (root, qemu, dpkg-deb)."""
+    """Install, upgrade, roll back and purge the Debian package in a booted machine (root, qemu, 6 minutes)."""
     session.install(".")
     session.run("python", "tests/vm/install", *session.posargs)
 

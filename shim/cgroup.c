@@ -15,6 +15,8 @@
 
 enum { SETTLE_ATTEMPTS = 1000, FILE_SIZE = 8192 };
 
+#define LOOP_DEVICES "7:" /* MAJOR: of MAJOR:MINOR */
+
 static void nap(void)
 {
     nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
@@ -133,15 +135,18 @@ void groups_settle(const struct groups *groups)
 }
 
 /* The first number of the text, or the sum of those behind the word: a file may have a line for each device, or none yet.
- * The text is taken apart. False when it has no first number. */
+ * Version 2 (whose lines have `word=number`) counts what a loop device does on its line, and what that makes the disk do
+ * on the disk's; so the former is left out. The text is taken apart. False when it has no first number. */
 static bool add_numbers(char *text, const char *key, uint64_t *sum)
 {
     static const char separators[] = " =\t\n";
-    bool wanted = !key;
+    bool wanted = !key, counted_twice = false, has_loops = strchr(text, '=');
     char *rest;
     *sum = 0;
     for (char *word = strtok_r(text, separators, &rest); word; word = strtok_r(NULL, separators, &rest)) {
-        if (wanted && word[strspn(word, "0123456789")] == '\0') {
+        if (has_loops && strchr(word, ':'))
+            counted_twice = strncmp(word, LOOP_DEVICES, strlen(LOOP_DEVICES)) == 0;
+        if (wanted && !counted_twice && word[strspn(word, "0123456789")] == '\0') {
             *sum += strtoull(word, NULL, 10);
             if (!key)
                 return true;

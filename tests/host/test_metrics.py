@@ -25,6 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 RULES = ROOT / "deploy/prometheus/joblet-alerts.yml"
 DASHBOARD = ROOT / "deploy/grafana/joblet.json"
+MIB = 1 << 20
 TOLD = re.compile(r"metrics are told \| listen=(\S+)")
 needs_prometheus = pytest.mark.skipif(
     shutil.which("prometheus") is None or shutil.which("promtool") is None,
@@ -150,6 +151,66 @@ def test_jobs_that_wait_are_counted(busy: Told) -> None:
     for job_id in (waiting, *running):
         busy.client.stop(job_id)
     assert busy.value("joblet_queue_jobs") == 0
+
+
+FIGURES = {
+    "cpuUsec": "joblet_cgroup_cpu_seconds_total",
+    "ioReadBytes": "joblet_cgroup_read_bytes_total",
+    "ioWriteBytes": "joblet_cgroup_written_bytes_total",
+}
+"""what the kernel counts of one job, and the sum for all"""
+LEEWAY = {"cpuUsec": 200_000, "ioReadBytes": MIB, "ioWriteBytes": MIB}
+"""more that all may have used: what ends a job is in no receipt, and its last dirty pages are written after it"""
+USE = """
+dd if=/dev/zero of=f bs=1M count=8 oflag=direct && dd if=f of=/dev/null bs=1M count=4 iflag=direct
+SECONDS=0; until [ $SECONDS -ge 2 ]; do :; done
+"""
+HOLD = "data=$(head -c 24M /dev/zero | tr '\\0' x); sleep 1000 & sleep 1000 & echo ready; wait"
+
+
+def test_the_groups_figures_are_what_jobs_have_used(
+    make_server: Callable[..., Server], stock: tuple[ModuleType, ModuleType]
+) -> None:
+    """Beside the kernel's own count for each of three: two that have ended, and one that sleeps."""
+    messages, stubs = stock
+    server = make_server(metrics={"listen": "127.0.0.1:0"}).start()
+    with server.channel() as channel:
+        told = Told(server, server.wait_for_line(TOLD).group(1), Stock(channel, *stock))
+
+        def counted() -> dict[str, float]:
+            return {key: told.value(name) * (1e6 if key == "cpuUsec" else 1) for key, name in FIGURES.items()}
+
+        def check(before: dict[str, float], *used: Any) -> None:
+            for key, now in counted().items():
+                jobs = sum(getattr(each, key) for each in used)
+                assert -1 <= now - before[key] - jobs <= LEEWAY[key], (key, before, now, used)
+
+        start = counted()  # a server tries whether it can run jobs
+        plain = told.client.finish("bash", "-c", USE)[0].receipt
+        check(start, plain)
+        limited = told.client.finish("bash", "-c", USE, maxDisk=32)[0].receipt
+        check(start, plain, limited)
+        for receipt in (plain, limited):  # a directory with a limit is a disk in a file, which does the same once more
+            assert 0 <= receipt.ioReadBytes - 4 * MIB < MIB
+            assert 0 <= receipt.ioWriteBytes - 8 * MIB < MIB
+        assert told.value("joblet_cgroup_processes") == 0
+        idle = told.value("joblet_cgroup_memory_bytes")
+
+        holding = told.client.started("bash", "-c", HOLD).id
+        assert next(told.client.logs(holding)) == b"ready\n"
+        order = messages.StreamJobUsageReq(ids=[holding], intervalMs=200)
+        watch = stubs.MonitoringServiceStub(channel).StreamJobUsage(order)
+        sample = next(watch).jobs[0]
+        watch.cancel()
+        check(start, plain, limited, sample)
+        assert told.value("joblet_cgroup_processes") == sample.processes == 4
+        held = told.value("joblet_cgroup_memory_bytes") - idle
+        assert 24 * MIB < sample.memoryBytes < 128 * MIB
+        assert abs(held - sample.memoryBytes) < 4 * MIB
+        told.client.stop(holding)
+        check(start, plain, limited, told.client.status(holding).receipt)
+        assert told.value("joblet_cgroup_processes") == 0
+        assert told.value("joblet_cgroup_memory_bytes") < idle + 4 * MIB
 
 
 def test_a_port_that_is_taken_keeps_no_server_from_its_work(make_server: Callable[..., Server]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from joblet.executor.local.cgroup import PERIOD_US, quota_us
 from joblet.executor.local.cgroup_v1 import CgroupV1
 from joblet.executor.local.cgroup_v2 import CgroupV2
 from joblet.executor.local.spec import Group, View
-from joblet.job import Limits
+from joblet.job import Limits, Receipt
 
 LIMITS = Limits(max_cpu=50, max_memory=64, max_iobps=0, max_processes=100)
 WITH_IO = replace(LIMITS, max_iobps=1048576)
@@ -331,7 +332,7 @@ def test_paths_that_are_absent_have_no_disk(tmp_path: Path) -> None:
 
 
 def write(group: Path, files: dict[str, str]) -> None:
-    group.mkdir(parents=True)
+    group.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (group / name).write_text(text)
 
@@ -340,7 +341,8 @@ V2_FILES = {
     "cpu.stat": "usage_usec 2500000\nuser_usec 2000000\nsystem_usec 500000\nnr_throttled 3\nthrottled_usec 70000\n",
     "memory.current": "4096\n",
     "memory.peak": "8192\n",
-    "io.stat": "8:0 rbytes=100 wbytes=20 rios=1 wios=1 dbytes=0 dios=0\n259:0 rbytes=1 wbytes=2 rios=1 wios=1\n",
+    "io.stat": "8:0 rbytes=100 wbytes=20 rios=1 wios=1 dbytes=0 dios=0\n259:0 rbytes=1 wbytes=2 rios=1 wios=1\n"
+    "7:3 rbytes=90 wbytes=9 rios=1 wios=1\n",
     "pids.current": "3\n",
 }
 
@@ -366,7 +368,7 @@ def test_what_a_v1_job_uses_is_in_several_groups(tmp_path: Path, mounts: dict[st
         {"cpuacct.usage": "2500000999\n", "cpu.stat": "nr_periods 9\nthrottled_time 70000000\n"},
     )
     write(tmp_path / "memory" / job, {"memory.usage_in_bytes": "4096\n", "memory.max_usage_in_bytes": "8192\n"})
-    counted = "8:0 Read 100\n8:0 Write 20\n8:0 Total 120\n259:0 Read 1\n259:0 Write 2\nTotal 123\n"
+    counted = "8:0 Read 100\n8:0 Write 20\n8:0 Total 120\n7:0 Read 1\n7:0 Write 2\nTotal 123\n"
     write(tmp_path / "blkio" / job, {"blkio.throttle.io_service_bytes_recursive": counted})
     write(tmp_path / "pids" / job, {"pids.current": "3\n"})
     groups = CgroupV1(mounts, "ab12")
@@ -386,3 +388,27 @@ def test_what_all_jobs_use_is_told_by_the_group_above_them(
     own = {"cpuacct.usage": "2500000999\n", "cpu.stat": "throttled_time 7000\n"}
     write(tmp_path / "cpu,cpuacct/joblet.slice/ab12", own)
     assert CgroupV1(mounts, "ab12").total() == Usage(cpu_usec=2_500_000, memory=4096)  # throttled is none of theirs
+
+
+def test_what_a_v1_kernel_forgets_of_ended_jobs_is_in_the_sum_of_all(tmp_path: Path, mounts: dict[str, Path]) -> None:
+    groups = CgroupV1(mounts, "ab12")
+    write(tmp_path / "memory/joblet.slice/ab12", {"memory.usage_in_bytes": "4096\n"})
+
+    counted = "blkio.throttle.io_service_bytes_recursive"
+    write(tmp_path / "blkio/joblet.slice/ab12", {counted: "8:0 Read 9\n8:0 Write 9\n"})
+
+    def total(**there: str) -> tuple[int | None, int | None]:
+        for job, text in there.items():
+            write(tmp_path / f"blkio/joblet.slice/ab12/{job}", {counted: text})
+        found = groups.total()
+        assert found is not None
+        return found.io_read, found.io_write
+
+    assert total() == (0, 0)
+    assert total(one="8:0 Read 60\n8:0 Write 12\n", other="8:0 Read 40\n8:0 Write 8\n") == (100, 20)
+    shutil.rmtree(tmp_path / "blkio/joblet.slice/ab12/one")
+    assert total() == (100, 20)  # its receipt has not come yet
+    groups.add_ended(Receipt(io_read=60, io_write=12))
+    assert total(other="8:0 Read 41\n8:0 Write 8\n") == (101, 20)
+    groups.add_ended(Receipt())
+    assert total(other="") == (101, 20)

@@ -33,10 +33,15 @@ class Machine:
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line == "commands: ready\n":
-                return self
-            print(line, end="")
+        try:
+            for line in self._process.stdout:
+                if line == "commands: ready\n":
+                    return self
+                print(line, end="")
+        except BaseException:
+            self._process.terminate()
+            self._process.wait()
+            raise
         raise CommandFailed(f"the machine has ended with status {self._process.wait()}")
 
     def __exit__(

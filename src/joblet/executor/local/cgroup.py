@@ -12,7 +12,7 @@ from typing import Protocol
 
 from joblet.executor.base import Usage
 from joblet.executor.local.spec import Group
-from joblet.job import Limits
+from joblet.job import Limits, Receipt
 
 PERIOD_US = 100_000
 """of CPU accounting; a quota is a share of it"""
@@ -47,6 +47,9 @@ class Cgroups(Protocol):
     def total(self) -> Usage | None:
         """What all jobs use now, and have used since their first; None when there has been none."""
 
+    def add_ended(self, used: Receipt) -> None:
+        """Let `total` count on what a job has used whose groups are gone, where the kernel forgets it with them."""
+
     def freeze(self, name: str) -> None:
         """Keep a job's processes from running; blocks until all stand still, for freezer.PATIENCE seconds at most.
 
@@ -79,15 +82,28 @@ def quota_us(limits: Limits) -> int:
 
 def read_usage(files: Iterable[tuple[Path, Counts]]) -> Usage | None:
     """What some files count; None without those of memory, which every group of a job has while it is there."""
+    found = read_counts(files)
+    return Usage(**found) if "memory" in found else None
+
+
+def read_counts(files: Iterable[tuple[Path, Counts]]) -> dict[str, int]:
+    """What some files count, by the fields of Usage; nothing of a file that is not there."""
     found: dict[str, int] = {}
     for path, counts in files:
         try:
-            words = path.read_text(encoding="ascii").replace("=", " ").split()
+            words = _without_loops(path.read_text(encoding="ascii")).replace("=", " ").split()
         except OSError:  # this kernel has none, or the group is gone
             continue
         for name, key, unit in counts:
             found[name] = (_sum(words, key) if key else int(words[0])) // unit
-    return Usage(**found) if "memory" in found else None
+    return found
+
+
+def _without_loops(text: str) -> str:
+    """Version 2 counts what a loop device does on its line, and what that makes the disk do on the disk's."""
+    if "\n7:" not in f"\n{text}":
+        return text
+    return "".join(line for line in text.splitlines(keepends=True) if not (line.startswith("7:") and "=" in line))
 
 
 def _sum(words: Sequence[str], key: str) -> int:

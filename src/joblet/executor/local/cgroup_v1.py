@@ -15,12 +15,13 @@ from joblet.executor.local.cgroup import (
     Counts,
     names_below,
     quota_us,
+    read_counts,
     read_usage,
     remove_emptied,
     remove_unused,
 )
 from joblet.executor.local.spec import Group
-from joblet.job import Limits
+from joblet.job import Limits, Receipt
 
 NEEDED = ("cpu", "memory", "pids")
 _FREEZER = "freezer"
@@ -30,19 +31,23 @@ USEFUL = ("blkio", "cpuacct", "cpuset", _FREEZER)
 Pairs = tuple[tuple[str, str], ...]
 
 _IO = "blkio.throttle.io_service_bytes_recursive"
+_IO_COUNTS: Counts = (("io_read", "Read", 1), ("io_write", "Write", 1))
 _USAGE: tuple[tuple[str, str, Counts], ...] = (
     ("cpuacct", "cpuacct.usage", (("cpu_usec", "", 1000),)),
     ("cpu", "cpu.stat", (("throttled_usec", "throttled_time", 1000),)),
     ("memory", "memory.usage_in_bytes", (("memory", "", 1),)),
     ("memory", "memory.max_usage_in_bytes", (("memory_peak", "", 1),)),
-    ("blkio", _IO, (("io_read", "Read", 1), ("io_write", "Write", 1))),
+    ("blkio", _IO, _IO_COUNTS),
     ("pids", "pids.current", (("processes", "", 1),)),
 )
 """controller, file and what it counts"""
 
 
 class CgroupV1:
-    """Makes a group in each controller that limits or counts. Groups lie below `joblet.slice/INSTANCE`."""
+    """Makes a group in each controller that limits or counts. Groups lie below `joblet.slice/INSTANCE`.
+
+    The mutable state is what the kernel forgets of jobs that have ended.
+    """
 
     name = "v1"
 
@@ -56,6 +61,8 @@ class CgroupV1:
             for controller in (*NEEDED, *USEFUL)
             if controller in mounts
         }
+        self._ended = self._told = (0, 0)
+        """bytes read and written by jobs that have ended, and by all as `total` has said"""
 
     def prepare(self) -> None:
         for base in self._bases.values():
@@ -102,7 +109,26 @@ class CgroupV1:
 
     def total(self) -> Usage | None:
         found = self.usage("")
-        return found and replace(found, throttled_usec=None)  # of which a group knows its own only
+        if found is None:
+            return None
+        # A group tells of the throttling of its own processes only.
+        read, written = self._total_io() if found.io_read is not None else (None, None)
+        return replace(found, throttled_usec=None, io_read=read, io_write=written)
+
+    def _total_io(self) -> tuple[int, int]:
+        """The kernel's own sum is without those groups that are gone, and has them for a moment after that."""
+        base = self._bases["blkio"]
+        there = [read_counts([(base / name / _IO, _IO_COUNTS)]) for name in names_below((base,))]
+        read, written = (
+            before + sum(each.get(field, 0) for each in there)
+            for before, field in zip(self._ended, ("io_read", "io_write"), strict=True)
+        )
+        # Nothing tells, for a moment, of a job whose groups are gone and whose receipt has not come yet.
+        self._told = max(self._told[0], read), max(self._told[1], written)
+        return self._told
+
+    def add_ended(self, used: Receipt) -> None:
+        self._ended = self._ended[0] + (used.io_read or 0), self._ended[1] + (used.io_write or 0)
 
     def freeze(self, name: str) -> None:
         group = self._freezer / name

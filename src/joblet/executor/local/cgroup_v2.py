@@ -20,7 +20,7 @@ from joblet.executor.local.cgroup import (
     remove_unused,
 )
 from joblet.executor.local.spec import Group
-from joblet.job import Limits
+from joblet.job import Limits, Receipt
 
 NEEDED = ("cpu", "memory", "pids")
 USEFUL = ("io", "cpuset")
@@ -95,6 +95,9 @@ class CgroupV2:
 
     def total(self) -> Usage | None:
         return read_usage((self._base / file, counts) for file, counts in _USAGE)
+
+    def add_ended(self, used: Receipt) -> None:
+        pass
 
     def freeze(self, name: str) -> None:
         freezer.freeze_v2(self._base / name)

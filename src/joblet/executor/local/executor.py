@@ -357,6 +357,8 @@ class LocalExecutor:
     async def _read_end(self, directory: Path, reason: str) -> Exit | Lost:
         try:
             if (ended := record.read_exit(directory)) is not None:
+                if self._found_cgroups is not None:
+                    self._found_cgroups.add_ended(ended.receipt)
                 return ended
             reason = reason or self._why_lost(record.read_monitor(directory))
         except BadRecord as error:
