@@ -7,7 +7,6 @@ The disk has them within a second (`FLUSH_SECONDS`); what a power failure takes 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import errno
 import fcntl
 import logging
@@ -16,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from joblet import clock
+from joblet import clock, durable
 from joblet.audit import files
 from joblet.audit.chain import MOST, START, link, members
 from joblet.audit.head import Seal
@@ -32,9 +31,7 @@ RESERVE = 256 << 10
 """bytes of the disk that are kept for lines to come: a full disk leaves room for some hundred"""
 
 _AHEAD = 2 * RESERVE
-_KEEP_SIZE = 1
 _UNABLE = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class TrailError(Exception):
@@ -254,12 +251,13 @@ class Trail:
         """Keep the room for more lines; on a full disk, take no more of it than may be. Raises OSError."""
         end = self._size + size
         length = end + _AHEAD - self._room
-        if not _libc.fallocate(self._fd, _KEEP_SIZE, ctypes.c_int64(self._room), ctypes.c_int64(length)):
+        try:
+            durable.keep_room(self._fd, self._room, length)
+        except OSError as error:
+            if error.errno not in _UNABLE and end + spare > self._room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path)) from None
+        else:
             self._room += length
-        elif ctypes.get_errno() in _UNABLE:  # a file system that cannot
-            return
-        elif end + spare > self._room:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
     def _mark(self) -> None:
         assert self._seal is not None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import logging
 import os
@@ -23,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from joblet import durable
 from joblet.errors import JobletError, StoreDamaged, StoreFailed, StoreFull
 from joblet.measures import StoreMeasures
 from joblet.store.schema import check, is_damage, is_full, migrate
@@ -40,7 +40,6 @@ _SOON = 0.02
 """seconds after which what need not be on the disk at once is"""
 _ROOM = 4 << 20
 """bytes of the write-ahead log, as many as SQLite lets it have before it begins it anew"""
-_KEEP_SIZE = 1
 _ITS_OWN = (
     sqlite3.IntegrityError,
     sqlite3.ProgrammingError,
@@ -211,13 +210,13 @@ class Database:
         """Run a batch in one transaction; what to do on the event loop to say how it went."""
         began = time.perf_counter()
         try:
-            durable = not all(change.lasting for change in batch)
-            self._sync(durable)
+            at_once = not all(change.lasting for change in batch)
+            self._sync(at_once)
             self._write.execute("BEGIN IMMEDIATE")
             tellings = [self._attempt(change) for change in batch]
             (newest,) = self._write.execute(NEWEST_EVENT).fetchone()
             self._write.execute("COMMIT")
-            self._unsynced = not durable
+            self._unsynced = not at_once
         except Exception as error:
             self.measures.failures += 1
             if self._write.in_transaction:
@@ -332,12 +331,11 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _make_room(path: Path) -> None:
     """Give the write-ahead log the room that it will need: on a full disk the ends of jobs and deletions can be stored.
 
-    Its length stays (FALLOC_FL_KEEP_SIZE, fallocate(2)); SQLite begins it anew when it can, and does not cut it.
+    SQLite begins it anew when it can, and does not cut it.
     """
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # on a disk that is full by now there is no more to be had
         fd = os.open(f"{path}-wal", os.O_RDWR | os.O_CLOEXEC)
         try:
-            # Where it fails, as on a disk that is full by now, there is no more to be had.
-            ctypes.CDLL(None).fallocate(fd, _KEEP_SIZE, ctypes.c_int64(0), ctypes.c_int64(_ROOM))
+            durable.keep_room(fd, 0, _ROOM)
         finally:
             os.close(fd)
