@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import time
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -134,4 +135,8 @@ def remove_unused(groups: Iterable[Path]) -> None:
 
 def names_below(groups: Iterable[Path]) -> set[str]:
     """Names of the groups directly below these."""
-    return {entry.name for group in groups if group.is_dir() for entry in group.iterdir() if entry.is_dir()}
+    found: set[str] = set()
+    for group in set(groups):
+        with contextlib.suppress(FileNotFoundError), os.scandir(group) as entries:
+            found.update(entry.name for entry in entries if entry.is_dir())
+    return found

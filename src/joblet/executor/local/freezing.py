@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -33,9 +33,10 @@ class Freezing:
         """Let them go on. Raises CannotPause."""
         await self._call(lambda groups: groups.thaw(name))
 
-    async def is_frozen(self, name: str) -> bool:
+    def is_frozen(self, name: str) -> bool:
         """Whether they are kept from running, or about to be. Raises CannotPause."""
-        return await self._call(lambda groups: groups.is_frozen(name))
+        with _explained():
+            return self._cgroups().is_frozen(name)
 
     async def release(self, name: str) -> None:
         """Let a job go on that is to be killed: what is frozen by v1 does not even die."""
@@ -48,11 +49,17 @@ class Freezing:
             await self._call(lambda groups: groups.forget(name))
 
     async def _call(self, call: Callable[[Cgroups], T]) -> T:
-        try:
+        with _explained():
             return await asyncio.get_running_loop().run_in_executor(_THREADS, call, self._cgroups())
-        except FileNotFoundError:
-            raise
-        except HostUnable as error:
-            raise CannotPause(str(error)) from error
-        except OSError as error:
-            raise CannotPause(error.strerror or str(error)) from error
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except HostUnable as error:
+        raise CannotPause(str(error)) from error
+    except OSError as error:
+        raise CannotPause(error.strerror or str(error)) from error

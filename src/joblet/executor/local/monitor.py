@@ -71,7 +71,7 @@ async def find(directory: Path, boot: str) -> Found | None:
             break
         # Between its start and its report, which is a matter of milliseconds.
         await asyncio.sleep(_PAUSE)
-    process = find_process(directory, boot)
+    process = _process(who, boot)
     if process is None:
         raise BadRecord("its monitor cannot be found")
     return Found(process, started)
@@ -79,7 +79,11 @@ async def find(directory: Path, boot: str) -> Found | None:
 
 def find_process(directory: Path, boot: str) -> Process | None:
     """The process that a directory's `monitor` file names, if it is still the same one. Raises BadRecord."""
-    who = record.read_monitor(directory)
+    return _process(record.read_monitor(directory), boot)
+
+
+def _process(who: Monitor | None, boot: str) -> Process | None:
+    """The process that somebody is, if it is still the same one."""
     pidfd = _open_process(who, boot) if who is not None else None
     return Process(who.pid, pidfd, child=False) if who is not None and pidfd is not None else None
 

@@ -95,4 +95,4 @@ class Shim:
     async def is_frozen(self) -> bool:
         """As the kernel has it."""
         self._was_frozen = True  # or had been before, by an earlier server
-        return await self._freezing.is_frozen(self._directory.name)
+        return self._freezing.is_frozen(self._directory.name)
