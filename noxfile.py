@@ -6,6 +6,7 @@ import difflib
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import nox
@@ -15,7 +16,7 @@ PROTO = ROOT / "src/joblet/proto"
 PYTHONS = ("3.11", "3.12", "3.13")
 PROJECT = nox.project.load_toml("pyproject.toml")
 
-nox.options.sessions = ["lint", "codegen_check", "tests", "vm"]
+nox.options.sessions = ["lint", "codegen_check", "tests", "machines"]
 nox.options.default_venv_backend = "virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
@@ -204,6 +205,25 @@ def install(session: nox.Session) -> None:
     """Install, upgrade, roll back and purge the Debian package in a booted machine (root, qemu, 6 minutes)."""
     session.install(".")
     session.run("python", "tests/vm/install", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def machines(session: nox.Session) -> None:
+    """`vm` and `install` side by side: to emulate a machine keeps hardly more than one processor busy."""
+    session.install(".")
+    command = [f"{session.bin}/python", "tests/vm/install"]
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT) as installing,
+    ):
+        try:
+            session.run("tests/vm/pytest", external=True)
+        finally:
+            installing.wait()
+            said.seek(0)
+            print(said.read(), flush=True)
+    if installing.returncode:
+        session.error(f"tests/vm/install ended with {installing.returncode}")
 
 
 @nox.session(python=PYTHONS[0])
