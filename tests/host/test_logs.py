@@ -247,6 +247,16 @@ def test_part_of_a_log_by_time(client: Stock, ended_slowly: str) -> None:
     assert times_of(client, ended_slowly, since=middle) == pieces[1:]
 
 
+def test_a_tail_of_a_job_that_writes_on_is_as_long_as_was_asked_for(client: Stock) -> None:
+    job = client.started("bash", "-c", "while :; do echo line; done")
+    for _ in client.logs(job.id):  # it has begun to write
+        break
+    for _ in range(50):
+        read = b"".join(client.logs(job.id, tailLines=2, noFollow=True))
+        assert len(read.splitlines()) == 2, read
+    client.stop(job.id)
+
+
 def test_a_follower_may_begin_at_the_end(client: Stock) -> None:
     job = client.started("bash", "-c", "seq 5; sleep 1000")
     read = b""

@@ -169,7 +169,7 @@ class JobletService(ClosedAtOnce, pb.JobletServiceBase):
                 start, end = await view.find(path)
             except FileNotFoundError:  # it has not begun
                 start = end = message.offset
-            end = end if message.until is not None else FARTHEST
+            end = end if message.no_follow or message.until is not None else FARTHEST
             chunks = self._chunks(job.id, path, live, start, end)
             messages = self._teller.told(
                 chunks, path, start, timestamps=message.timestamps, pattern=pattern, stream=message.stream
