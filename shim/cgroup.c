@@ -50,14 +50,20 @@ static bool read_file(int dir, const char *name, char text[FILE_SIZE])
     return fd >= 0;
 }
 
-static void set_limit(int dir, const char *limit)
+/* FILE=VALUE */
+static int write_limit(int dir, const char *limit)
 {
     char name[256];
     size_t length = strcspn(limit, "=");
     memcpy(name, limit, length); /* spec.c let no longer name through */
     name[length] = '\0';
-    if (write_file(dir, name, limit + length + 1) < 0)
-        die(STAGE_CGROUP, "write %s", name);
+    return write_file(dir, name, limit + length + 1);
+}
+
+static void set_limit(int dir, const char *limit)
+{
+    if (write_limit(dir, limit) < 0)
+        die(STAGE_CGROUP, "write %.*s", (int)strcspn(limit, "="), limit);
 }
 
 void groups_make(struct groups *groups, const struct spec *spec)
@@ -92,6 +98,13 @@ void groups_enter(const struct groups *groups, pid_t pid)
     for (size_t i = 0; i < groups->made; i++)
         if (!groups->group[i].v2 && write_file(groups->dir[i], "cgroup.procs", text) < 0)
             die(STAGE_CGROUP, "enter %s", groups->group[i].path);
+}
+
+void groups_lift(const struct groups *groups)
+{
+    for (size_t i = 0; i < groups->made; i++)
+        for (size_t j = 0; j < groups->group[i].lift.count; j++)
+            write_limit(groups->dir[i], groups->group[i].lift.at[j]);
 }
 
 void groups_kill(const struct groups *groups)

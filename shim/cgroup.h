@@ -27,6 +27,8 @@ int groups_watch_oom(const struct groups *);
 /* Whether the kernel has killed for want of memory in the group that groups_watch_oom watches. */
 bool groups_oom_killed(const struct groups *);
 
+/* Take back the limits that would hold up the job's end: a process that waits for its I/O does not die before it is done. */
+void groups_lift(const struct groups *);
 /* Kill what has a file for it. */
 void groups_kill(const struct groups *);
 /* Wait until no group has a member, and kill what is left over. */

@@ -192,6 +192,7 @@ struct watch {
     int reads;           /* in quick succession */
     int oom_looks;       /* left at the kernel's count of what it killed for want of memory */
     bool napping, dirty; /* letting output gather; buffer has memory to give back */
+    bool lifted;         /* the limits that would hold up the end */
 };
 
 static void kill_job(struct monitor *monitor)
@@ -286,12 +287,13 @@ static bool is_grace_over(const struct monitor *monitor, const struct watch *wat
 void monitor_watch(struct monitor *monitor)
 {
     struct watch watch = {0};
-    enum { OUTPUT, ERRORS, INIT, SIGNALS, OOM, INPUT, TARGET, COUNT };
+    enum { OUTPUT, ERRORS, INIT, ENDING, SIGNALS, OOM, INPUT, TARGET, COUNT };
     for (;;) {
         struct pollfd events[COUNT] = {
             [OUTPUT] = {.fd = watch.napping ? -1 : monitor->output, .events = POLLIN},
             [ERRORS] = {.fd = watch.napping ? -1 : monitor->errors, .events = POLLIN},
             [INIT] = {.fd = monitor->pidfd, .events = POLLIN},
+            [ENDING] = {.fd = watch.lifted ? -1 : monitor->socket, .events = POLLIN},
             [SIGNALS] = {.fd = monitor->signals, .events = POLLIN},
             [OOM] = {.fd = monitor->oom, .events = POLLIN},
             [INPUT] = input_awaits_frames(&monitor->input),
@@ -311,6 +313,10 @@ void monitor_watch(struct monitor *monitor)
             end_out_of_memory(monitor, &watch);
         if (is_grace_over(monitor, &watch))
             kill_job(monitor);
+        if (events[ENDING].revents) { /* the command has ended, or the init; what is left in the job dies before it does */
+            groups_lift(&monitor->groups);
+            watch.lifted = true;
+        }
         if (events[INIT].revents)
             break;
         if (events[INPUT].revents || events[TARGET].revents)

@@ -13,7 +13,7 @@
 enum { HOSTNAME_MAX = 64, ID_MAX = 20, PATH_BYTES_MAX = 4095 };
 
 enum key { VERSION, ID, HOSTNAME, UID_BASE, ID_COUNT, GRACE_MS, OPEN_FILES, TMP_BYTES, LOG_LIMIT, WORK, CWD, OUTPUTS, INPUT, TERMINAL, DISK,
-           APART, SERVER, RO, RW, SHARED, MASK, CGROUP2, CGROUP, SET, KILL, OOM, STAT, ENV, ARG, END, KEYS };
+           APART, SERVER, RO, RW, SHARED, MASK, CGROUP2, CGROUP, SET, LIFT, KILL, OOM, STAT, ENV, ARG, END, KEYS };
 
 /* MANY keys may come any number of times, ONCE keys exactly once, MAYBE keys at most once. */
 static const struct {
@@ -32,8 +32,9 @@ static const struct {
     [RO] = {"ro", MANY},             [RW] = {"rw", MANY},
     [SHARED] = {"shared", MAYBE},    [MASK] = {"mask", MANY},
     [CGROUP2] = {"cgroup2", MAYBE},  [CGROUP] = {"cgroup", MANY},
-    [SET] = {"set", MANY},           [KILL] = {"kill", MAYBE},
-    [OOM] = {"oom", MAYBE},          [STAT] = {"stat", MANY},
+    [SET] = {"set", MANY},           [LIFT] = {"lift", MANY},
+    [KILL] = {"kill", MAYBE},        [OOM] = {"oom", MAYBE},
+    [STAT] = {"stat", MANY},
     [ENV] = {"env", MANY},           [ARG] = {"arg", MANY},
     [END] = {"end", ONCE},
 };
@@ -41,7 +42,7 @@ static const struct {
 /* What is known while reading: lists in which the groups' slices live, and which keys have come. */
 struct reader {
     struct spec *spec;
-    struct strings set, stat;
+    struct strings set, lift, stat;
     bool seen[KEYS];
     const char *wrong;
 };
@@ -148,6 +149,7 @@ static bool open_group(struct reader *reader, const char *path, bool v2)
         .path = path,
         .v2 = v2,
         .set.at = reader->set.at + reader->set.count,
+        .lift.at = reader->lift.at + reader->lift.count,
         .stat.at = reader->stat.at + reader->stat.count,
     };
     return true;
@@ -168,14 +170,14 @@ static bool read_group_entry(struct reader *reader, enum key key, char *value)
     size_t before = strcspn(value, "=");
     if (before == 0 || value[before] != '=')
         return refuse(reader, "no = in the value");
-    const char *file = key == SET ? value : value + before + 1;
-    if (!is_file_name(file, key == SET ? before : strcspn(file, ":")))
+    const char *file = key == STAT ? value + before + 1 : value;
+    if (!is_file_name(file, key == STAT ? strcspn(file, ":") : before))
         return refuse(reader, "not a file name");
     /* The name goes into the exit record as it is. */
     if (key == STAT && strcspn(value, "\n") < before)
         return refuse(reader, "not a name");
-    append(key == SET ? &reader->set : &reader->stat, value);
-    (key == SET ? &group->set : &group->stat)->count++;
+    append(key == SET ? &reader->set : key == LIFT ? &reader->lift : &reader->stat, value);
+    (key == SET ? &group->set : key == LIFT ? &group->lift : &group->stat)->count++;
     return true;
 }
 
@@ -267,6 +269,7 @@ static bool read_entry(struct reader *reader, enum key key, char *value)
     case CGROUP:
         return open_group(reader, value, key == CGROUP2);
     case SET:
+    case LIFT:
     case KILL:
     case OOM:
     case STAT:
@@ -337,7 +340,7 @@ static size_t count_entries(const char *text, size_t length)
 static bool allot(struct reader *reader, size_t entries)
 {
     struct strings *lists[] = {&reader->spec->ro,  &reader->spec->rw, &reader->spec->mask, &reader->spec->env,
-                               &reader->spec->arg, &reader->set,      &reader->stat};
+                               &reader->spec->arg, &reader->set,      &reader->lift,       &reader->stat};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         if (!(lists[i]->at = calloc(entries + 1, sizeof(char *))))
             return false;

@@ -30,6 +30,7 @@ struct group {
     const char *kill;
     const char *oom;     /* v1: the file whose event says that memory ran out */
     struct strings set;  /* FILE=VALUE */
+    struct strings lift; /* FILE=VALUE, what takes limits back that would hold up its end */
     struct strings stat; /* NAME=FILE[:KEY] */
     bool v2;
 };

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness import ID_BASE, Server, Stock, cpu_seconds, processes_of
+from harness import ID_BASE, Server, Stock, cpu_seconds, poll_until, processes_of
 
 
 def python(client: Stock, code: str, **limits: int) -> tuple[object, str]:
@@ -210,6 +211,55 @@ def test_an_io_limit_that_cannot_be_set_fails_the_job(certificates: Path, stock)
     reason = f"cgroup setup failed: no disk behind {folder}/state/jobs to limit I/O on"
     assert (status.status, status.exitCode, status.reason) == ("FAILED", -1, reason)
     assert output == f"joblet: {reason}\n".encode()
+
+
+WAIT_FOR_IO = "dd if=/dev/zero of=f bs=1M count=1 oflag=direct & until [ -e go ]; do sleep 0.01; done"
+
+
+@pytest.fixture
+def waiting(client: Stock, server: Server) -> str:
+    """The id of a job one of whose processes waits for its I/O, at a byte a second, for days."""
+    client.finish("dd", "--version")  # so that it need not be read from the disk
+    job = client.started("bash", "-c", WAIT_FOR_IO, maxIOBPS=1)
+
+    if "no disk behind" in client.status(job.id).reason:
+        pytest.skip("the state directory is not on a disk whose I/O can be limited")
+    poll_until(lambda: any("(dd) D" in stat_of(pid) for pid in processes_in(server, job.id)))
+    return job.id
+
+
+def processes_in(server: Server, job_id: str) -> list[int]:
+    return processes_of((server.state / "jobs" / job_id / "work").stat().st_uid)
+
+
+def stat_of(pid: int) -> str:
+    """Empty when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+
+
+def test_a_job_that_waits_for_its_io_can_be_stopped(client: Stock, waiting: str) -> None:
+    stopped = client.stub.StopJob(client.pb.StopJobReq(id=waiting, graceMs=0))
+    assert stopped.status == "STOPPED"
+
+
+def test_what_a_command_leaves_waiting_for_io_does_not_keep_the_job(
+    client: Stock, server: Server, waiting: str
+) -> None:
+    (server.state / "jobs" / waiting / "work/go").touch()
+    client.output(waiting)
+    assert client.status(waiting).status == "COMPLETED"
+
+
+def test_what_waits_for_io_does_not_outlive_its_monitor(client: Stock, server: Server, waiting: str) -> None:
+    (monitor,) = server.monitors()
+    os.kill(monitor, signal.SIGKILL)
+    client.output(waiting)
+    ended = client.status(waiting)
+    assert (ended.status, ended.reason) == ("FAILED", "lost: its monitor was killed")
+    assert processes_in(server, waiting) == []
 
 
 def test_stop_ends_a_job_that_heeds_sigterm_at_once(client: Stock) -> None:

@@ -120,7 +120,7 @@ static void check_name(const char *name, size_t length)
 static void check_groups(struct text text, const struct spec *spec)
 {
     struct {
-        size_t set, stat;
+        size_t set, lift, stat;
     } found[SPEC_GROUPS_MAX] = {{0}};
     size_t count = 0, unified = 0;
     for (const char *entry = text.start; entry < text.end; entry += strlen(entry) + 1) {
@@ -134,6 +134,10 @@ static void check_groups(struct text text, const struct spec *spec)
             unified += group->v2;
         } else if ((value = value_of(entry, "set"))) {
             CHECK(group && group->set.at[found[count - 1].set++] == value);
+            check_name(value, strcspn(value, "="));
+            CHECK(strchr(value, '='));
+        } else if ((value = value_of(entry, "lift"))) {
+            CHECK(group && group->lift.at[found[count - 1].lift++] == value);
             check_name(value, strcspn(value, "="));
             CHECK(strchr(value, '='));
         } else if ((value = value_of(entry, "stat"))) {
@@ -151,7 +155,8 @@ static void check_groups(struct text text, const struct spec *spec)
     }
     CHECK(count == spec->groups && unified <= 1);
     for (size_t i = 0; i < count; i++)
-        CHECK(spec->group[i].set.count == found[i].set && spec->group[i].stat.count == found[i].stat);
+        CHECK(spec->group[i].set.count == found[i].set && spec->group[i].lift.count == found[i].lift &&
+              spec->group[i].stat.count == found[i].stat);
 }
 
 static void check_flag(struct text text, const char *key, bool set)

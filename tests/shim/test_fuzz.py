@@ -45,7 +45,12 @@ def build(directory: Path, parser: str | None = None) -> Path:
 def seeds() -> list[bytes]:
     """Specs as the server writes them: the smallest, one with all there is, one at the edge of what is allowed."""
     v2 = Group(
-        Path("/sys/fs/cgroup/joblet.slice/job-7"), True, (("memory.max", "1"), ("pids.max", "9")), (), "cgroup.kill"
+        Path("/sys/fs/cgroup/joblet.slice/job-7"),
+        True,
+        (("memory.max", "1"), ("io.max", "8:0 rbps=1 wbps=1")),
+        (),
+        "cgroup.kill",
+        lifting=(("io.max", "8:0 rbps=max wbps=max"),),
     )
     v1 = Group(
         Path("/sys/fs/cgroup/memory/joblet.slice/job-7"),

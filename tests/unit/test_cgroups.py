@@ -107,6 +107,9 @@ def test_a_v2_io_limit_covers_each_disk_for_reading_and_writing(unified: Path) -
         "8:0 rbps=1048576 wbps=1048576",
         "259:0 rbps=1048576 wbps=1048576",
     ]
+    assert group.lifting == tuple(
+        (file, f"{value.split()[0]} rbps=max wbps=max") for file, value in group.settings if file == "io.max"
+    )
 
 
 def test_v2_hands_its_controllers_down_to_the_jobs(unified: Path) -> None:
@@ -168,6 +171,7 @@ def test_a_v1_io_limit_covers_each_disk_for_reading_and_writing(mounts: dict[str
     assert sorted(blkio.settings) == sorted(
         (f"blkio.throttle.{way}_bps_device", f"{disk} 1048576") for way in ("read", "write") for disk in ("8:0", "8:16")
     )
+    assert blkio.lifting == tuple((file, f"{value.split()[0]} 0") for file, value in blkio.settings)
 
 
 @pytest.mark.parametrize("controller", ["cpu", "memory", "pids"])

@@ -32,6 +32,7 @@ KEYS = SINGLE | {
     "cgroup2",
     "cgroup",
     "set",
+    "lift",
     "kill",
     "oom",
     "stat",
@@ -95,6 +96,7 @@ groups_of_a_job = st.lists(
         st.lists(st.tuples(st.sampled_from(["oom_kill", "peak"]), texts), max_size=2).map(tuple),
         st.sampled_from(["", "cgroup.kill"]),
         st.sampled_from(["", "memory.oom_control"]),
+        st.lists(st.tuples(st.just("io.max"), texts), max_size=2).map(tuple),
     ),
     max_size=3,
 )
@@ -140,17 +142,18 @@ def test_what_is_encoded_is_decoded(argv: list[str], groups: list[Group], view: 
     assert values(pairs, "ro") == [str(path).encode() for path in view.read_only]
     assert values(pairs, "mask") == [str(path).encode() for path in view.masked]
     assert int(values(pairs, "tmp_bytes")[0]) == view.tmp_bytes
-    told: list[tuple[bytes, bool, list[bytes], list[bytes], list[bytes], list[bytes]]] = []
+    told: list[tuple[bytes, bool, list[bytes], list[bytes], list[bytes], list[bytes], list[bytes]]] = []
     for key, value in pairs:
         if key in ("cgroup", "cgroup2"):
-            told.append((value, key == "cgroup2", [], [], [], []))
-        elif key in ("set", "stat", "kill", "oom"):
-            told[-1][("set", "stat", "kill", "oom").index(key) + 2].append(value)  # type: ignore[union-attr]
+            told.append((value, key == "cgroup2", [], [], [], [], []))
+        elif key in (of_groups := ("set", "lift", "stat", "kill", "oom")):
+            told[-1][of_groups.index(key) + 2].append(value)  # type: ignore[union-attr]
     assert told == [
         (
             str(group.path).encode(),
             group.unified,
             [f"{file}={value}".encode() for file, value in group.settings],
+            [f"{file}={value}".encode() for file, value in group.lifting],
             [f"{name}={source}".encode() for name, source in group.stats],
             [group.kill.encode()] if group.kill else [],
             [group.oom.encode()] if group.oom else [],

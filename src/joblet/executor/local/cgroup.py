@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
@@ -124,6 +124,14 @@ def remove_emptied(group: Path) -> None:
             time.sleep(_PAUSE)
         else:
             return
+
+
+def lift(files: Iterable[Path], lifted: Callable[[str], str]) -> None:
+    """Take back what files of groups that are to be removed limit, by what becomes of each of their lines."""
+    for file in files:
+        with contextlib.suppress(OSError):
+            for line in file.read_text(encoding="ascii").splitlines():
+                file.write_text(lifted(line), encoding="ascii")
 
 
 def remove_unused(groups: Iterable[Path]) -> None:

@@ -13,6 +13,7 @@ from joblet.executor.local.cgroup import (
     MIB,
     PERIOD_US,
     Counts,
+    lift,
     names_below,
     quota_us,
     read_counts,
@@ -29,6 +30,8 @@ USEFUL = ("blkio", "cpuacct", "cpuset", _FREEZER)
 """without them there is no I/O limit, no account of CPU time, no binding to cores and no pausing"""
 
 Pairs = tuple[tuple[str, str], ...]
+
+_THROTTLES = ("blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device")
 
 _IO = "blkio.throttle.io_service_bytes_recursive"
 _IO_COUNTS: Counts = (("io_read", "Read", 1), ("io_write", "Write", 1))
@@ -157,7 +160,10 @@ class CgroupV1:
         return self._bases[_FREEZER]
 
     def clean(self, name: str) -> None:
-        self.thaw(name)  # what is frozen here does not even die
+        # What is frozen here does not even die, nor does what waits for I/O.
+        self.thaw(name)
+        if "blkio" in self._bases:
+            lift((self._bases["blkio"] / name / file for file in _THROTTLES), _lifted)
         # Its init has died with the monitor, by the parent-death signal, and its namespace with that.
         for base in self._bases.values():
             remove_emptied(base / name)
@@ -176,7 +182,8 @@ class CgroupV1:
             path = self._bases[controller] / name
             before = merged.get(path, Group(path, False, ()))
             oom = "memory.oom_control" if controller == "memory" else before.oom
-            merged[path] = Group(path, False, before.settings + settings, before.stats + stats, oom=oom)
+            lifting = before.lifting + tuple((file, _lifted(value)) for file, value in settings if file in _THROTTLES)
+            merged[path] = Group(path, False, before.settings + settings, before.stats + stats, "", oom, lifting)
         return list(merged.values())
 
     def _swap(self, memory: int) -> Pairs:
@@ -190,8 +197,12 @@ class CgroupV1:
 def _throttle(limits: Limits, devices: tuple[str, ...]) -> Pairs:
     if not limits.max_iobps:
         return ()
-    files = ("blkio.throttle.read_bps_device", "blkio.throttle.write_bps_device")
-    return tuple((file, f"{device} {limits.max_iobps}") for device in devices for file in files)
+    return tuple((file, f"{device} {limits.max_iobps}") for device in devices for file in _THROTTLES)
+
+
+def _lifted(limit: str) -> str:
+    """What takes a limit of a device's bytes a second back."""
+    return f"{limit.split()[0]} 0"
 
 
 def find_mounts(mountinfo: str) -> dict[str, Path]:

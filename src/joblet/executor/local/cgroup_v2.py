@@ -13,6 +13,7 @@ from joblet.executor.local.cgroup import (
     MIB,
     PERIOD_US,
     Counts,
+    lift,
     names_below,
     quota_us,
     read_usage,
@@ -44,6 +45,8 @@ _USAGE: tuple[tuple[str, Counts], ...] = (
     ("pids.current", (("processes", "", 1),)),
 )
 """file and what it counts"""
+
+_IO_MAX = "io.max"
 
 
 class CgroupV2:
@@ -83,12 +86,13 @@ class CgroupV2:
         if limits.max_iobps:
             if "io" not in self._controllers:
                 raise HostUnable("cgroup setup failed: no io controller")
-            settings += [("io.max", f"{device} rbps={limits.max_iobps} wbps={limits.max_iobps}") for device in devices]
+            settings += [(_IO_MAX, f"{device} rbps={limits.max_iobps} wbps={limits.max_iobps}") for device in devices]
         if limits.cpu_cores:
             if "cpuset" not in self._controllers:
                 raise HostUnable("cgroup setup failed: no cpuset controller")
             settings.append(("cpuset.cpus", limits.cpu_cores))
-        return [Group(self._base / name, True, tuple(settings), _STATS, "cgroup.kill")]
+        lifting = tuple((file, _lifted(value)) for file, value in settings if file == _IO_MAX)
+        return [Group(self._base / name, True, tuple(settings), _STATS, "cgroup.kill", lifting=lifting)]
 
     def usage(self, name: str) -> Usage | None:
         return read_usage((self._base / name / file, counts) for file, counts in _USAGE)
@@ -114,6 +118,7 @@ class CgroupV2:
     def clean(self, name: str) -> None:
         with contextlib.suppress(OSError):
             (self._base / name / "cgroup.kill").write_text("1")
+        lift((self._base / name / _IO_MAX,), _lifted)  # what waits for I/O does not even die
         remove_emptied(self._base / name)
 
     def leftovers(self) -> set[str]:
@@ -130,3 +135,8 @@ def find_mount(mountinfo: str) -> Path | None:
         if after.split(" ", 1)[0] == "cgroup2":
             return Path(before.split()[4])
     return None
+
+
+def _lifted(limit: str) -> str:
+    """What takes a limit of a device's bytes a second back."""
+    return f"{limit.split()[0]} rbps=max wbps=max"

@@ -39,6 +39,8 @@ class Group:
     """file into which `1` is written to kill the group"""
     oom: str = ""
     """file whose event says that memory has run out, where the kernel does not kill the group whole"""
+    lifting: tuple[tuple[str, str], ...] = ()
+    """(file, value), written when the command has ended: takes back limits that would hold up the end of the rest"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ def encode(
     for group in groups:
         pairs.append(("cgroup2" if group.unified else "cgroup", str(group.path)))
         pairs += [("set", f"{file}={value}") for file, value in group.settings]
+        pairs += [("lift", f"{file}={value}") for file, value in group.lifting]
         pairs += [("stat", f"{name}={source}") for name, source in group.stats]
         if group.kill:
             pairs.append(("kill", group.kill))
