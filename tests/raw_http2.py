@@ -49,12 +49,13 @@ def greeting(**settings: int) -> bytes:
     return PREFACE + SettingsFrame(0, settings={getattr(SettingsFrame, k): v for k, v in settings.items()}).serialize()
 
 
-def headers(stream: int, path: str = STATUS, *, end: bool = True) -> bytes:
-    """The headers of a call; whole, or to be continued."""
+def headers(stream: int, path: str = STATUS, *, end: bool = True, **more: str) -> bytes:
+    """The headers of a call, whole or to be continued; in further ones `_` stands for `-`."""
     fields = {
         ":method": "POST", ":scheme": "https", ":path": path, ":authority": "localhost",
         "content-type": "application/grpc", "te": "trailers",
     }  # fmt: skip
+    fields |= {key.replace("_", "-"): value for key, value in more.items()}
     # As sensitive fields they enter no table, so that any number of them can be sent in any order.
     block = Encoder().encode([(key, value, True) for key, value in fields.items()])
     return HeadersFrame(stream, data=block, flags=["END_HEADERS"] if end else []).serialize()

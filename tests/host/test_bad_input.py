@@ -145,8 +145,16 @@ def answer_to(connection: ssl.SSLSocket) -> tuple[int, str]:
             if isinstance(frame, HeadersFrame):
                 answer = dict(decoder.decode(frame.data))
                 if "grpc-status" in answer:
-                    return int(answer["grpc-status"]), answer["grpc-message"]
+                    return int(answer["grpc-status"]), answer.get("grpc-message", "")
     raise AssertionError("the connection has ended without an answer")
+
+
+def test_a_deadline_that_is_over_when_the_call_comes(server: Server) -> None:
+    seen = len(server.lines)
+    with raw.connect(server) as connection:
+        connection.sendall(raw.greeting() + raw.headers(1, grpc_timeout="1n") + raw.message(1, "1"))
+        assert answer_to(connection) == (grpc.StatusCode.DEADLINE_EXCEEDED.value[0], "")
+    assert not [line for line in server.lines[seen:] if "[ERROR]" in line]
 
 
 def test_an_unknown_method(server: Server) -> None:

@@ -1,8 +1,9 @@
 """Bounds for what a client may cost, in the places where grpclib and h2 have none.
 
 This is the one module that knows the inside of grpclib 0.4.9 (`H2Protocol`, `Connection`, `EventsProcessor`,
-`Server._protocol_factory`) and of h2 4.4 (`H2Connection._receive_frame`, `FrameBuffer._data`, `_headers_buffer`); a
-unit test says when they change. What each guard is for stands beside it. An honest client, however slow, meets none.
+`DeadlineWrapper`, `Server._protocol_factory`) and of h2 4.4 (`H2Connection._receive_frame`, `FrameBuffer._data`,
+`_headers_buffer`); a unit test says when they change. What each guard is for stands beside it. An honest client,
+however slow, meets none.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ import struct
 import termios
 import time
 from asyncio import BaseTransport, TimerHandle, Transport
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import cast
 
+import grpclib.server
 from grpclib.exceptions import GRPCError
-from grpclib.metadata import decode_bin_value
+from grpclib.metadata import Deadline, decode_bin_value
 from grpclib.protocol import Connection, EventsProcessor, H2Protocol, Peer
 from grpclib.protocol import Stream as H2Stream
 from grpclib.server import Server
+from grpclib.utils import DeadlineWrapper
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import Event, RequestReceived, StreamReset
@@ -200,6 +204,26 @@ class _Connection(Connection):
         except OSError:
             return 0
         return int(struct.unpack("i", waiting)[0]) + self._transport.get_write_buffer_size()
+
+
+class _Deadline(DeadlineWrapper):
+    """Ends a call in the same way whether its time is over soon, or before it has begun.
+
+    grpclib takes the latter for a fault of the program's: UNKNOWN to the client, and a traceback in the log for whoever
+    can connect.
+    """
+
+    @contextmanager
+    def start(self, deadline: Deadline) -> Iterator[None]:
+        over = TimeoutError("Deadline exceeded")
+        timer = asyncio.get_running_loop().call_later(deadline.time_remaining(), self.cancel, over)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+grpclib.server.DeadlineWrapper = _Deadline  # type: ignore[attr-defined]
 
 
 class _Processor(EventsProcessor):
