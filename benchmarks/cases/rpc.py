@@ -1,4 +1,4 @@
-"""Unary calls: many clients ask for a job's status, of joblet and of servers with an answer ready.
+"""Unary calls: many clients ask for a running job's status, of joblet and of servers with an answer ready.
 
 Of these one is grpc.aio's. The other is what joblet stands on, with nothing of joblet: the most that it could reach.
 """
@@ -19,8 +19,7 @@ async def contests(*, short: bool) -> AsyncIterator[Contest]:
     async with AsyncExitStack() as stack:
         server = stack.enter_context(serving())
         client = await stack.enter_async_context(connected(server))
-        job = await client.run("true")
-        await job.wait()
+        job = await client.run("sleep", "100000", wait_for_start=True)
         reference = stack.enter_context(serving_reference(server.certificates))
         bare = stack.enter_context(serving_reference(server.certificates, "benchmarks.instructions.echo"))
         for connections in (16,) if short else (1, 16, 128):
