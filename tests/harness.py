@@ -276,6 +276,15 @@ def start_time(pid: int) -> str | None:
     return None if fields[0] == "Z" else fields[19]
 
 
+def open_descriptors() -> set[tuple[str, str]]:
+    """Descriptors of this process and what they are of. What is left by earlier tests may be closed at any time."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the listing's own
+            found.add((name, os.readlink(f"/proc/self/fd/{name}")))
+    return found
+
+
 def wait_for_end(pid: int) -> None:
     """Wait until a process, anybody's child, has ended."""
     try:

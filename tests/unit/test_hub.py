@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from harness import open_descriptors
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -96,10 +97,6 @@ async def settle() -> None:
     """Let followers go as far as they can; what is checked after it holds however far that is."""
     for _ in range(8):
         await asyncio.sleep(0.001)
-
-
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 async def test_a_follower_gets_history_then_what_is_written_then_the_end(hub: LogHub, log: Log) -> None:
@@ -234,20 +231,20 @@ async def test_a_follower_that_leaves_lets_the_others_go_on(hub: LogHub, log: Lo
 
 
 async def test_a_log_that_nobody_follows_any_more_is_closed(hub: LogHub, log: Log) -> None:
-    before = open_files()
+    before = open_descriptors()
     for _ in range(3):
         leaving = [asyncio.create_task(followed(hub, log)) for _ in range(3)]
         await settle()
-        assert open_files() > before
+        assert open_descriptors() - before
         for task in leaving:
             task.cancel()
         await asyncio.wait(leaving)
         await settle()
-        assert open_files() == before
+        assert not open_descriptors() - before
 
 
 async def test_a_follower_that_leaves_as_soon_as_it_has_caught_up_leaves_nothing_open(hub: LogHub, log: Log) -> None:
-    before = open_files()
+    before = open_descriptors()
     for turns in range(8):
         leaving = asyncio.create_task(followed(hub, log))
         for _ in range(turns):
@@ -255,7 +252,7 @@ async def test_a_follower_that_leaves_as_soon_as_it_has_caught_up_leaves_nothing
         leaving.cancel()
         await asyncio.wait([leaving])
     await settle()
-    assert open_files() == before
+    assert not open_descriptors() - before
 
 
 @pytest.mark.parametrize("turns", range(8))
@@ -379,7 +376,7 @@ class Play:
         self.data = random.Random(len(steps)).randbytes(sum(size for size, _ in steps))
 
     async def perform(self) -> None:
-        before = open_files()
+        before = open_descriptors()
         self.hub, self.written = LogHub(), asyncio.Event()
         with tempfile.TemporaryDirectory(dir=self.folder) as name, Log(Path(name, "log")) as log:
             async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
@@ -400,7 +397,7 @@ class Play:
             await settle()
         if self.closes_at is None or self.closes_at > len(self.steps):
             await self.hub.close()
-        assert open_files() == before
+        assert not open_descriptors() - before
 
     async def follow(self, log: Log, who: Follower) -> None:
         got, count = b"", 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 import ast
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness import open_descriptors
 
 from joblet.executor.local.spawn import Process, spawn
 
@@ -52,11 +52,6 @@ async def output(path: str, *arguments: str, null: int, pipe: tuple[int, int]) -
         text = await asyncio.to_thread(stream.read)
     await process.wait()
     return text
-
-
-def open_files() -> int:
-    gc.collect()  # what tests before this have left may be closed at any time
-    return len(os.listdir("/proc/self/fd"))
 
 
 def is_open(fd: int) -> bool:
@@ -136,19 +131,19 @@ async def test_signals_are_neither_blocked_nor_ignored(null: int, pipe: tuple[in
 
 
 async def test_a_program_that_is_absent_is_told_and_nothing_stays_open(null: int) -> None:
-    before = open_files()
+    before = open_descriptors()
     with pytest.raises(FileNotFoundError):
         spawn("/absent/program", ["program"], {0: null})
-    assert open_files() == before
+    assert not open_descriptors() - before
 
 
 async def test_a_process_that_has_ended_leaves_nothing(null: int) -> None:
-    before = open_files()
+    before = open_descriptors()
     process = start("/bin/true", _0=null, _1=null, _2=null)
-    assert open_files() == before + 1
+    assert len(open_descriptors() - before) == 1
     await process.wait()
     await process.wait()
-    assert open_files() == before
+    assert not open_descriptors() - before
     assert not alive(process.pid), "it was reaped"
     os.fstat(null)  # the source stays open
 
@@ -163,13 +158,13 @@ async def test_a_signal_reaches_the_process_and_after_its_end_nobody(null: int) 
 
 
 async def test_a_process_that_is_no_longer_followed_goes_on(null: int) -> None:
-    before = open_files()
+    before = open_descriptors()
     process = start("/bin/sleep", "100", _0=null, _1=null, _2=null)
     waiting = asyncio.create_task(process.wait())
     process.close()
     process.close()
     await waiting
-    assert open_files() == before
+    assert not open_descriptors() - before
     assert alive(process.pid)
     os.kill(process.pid, signal.SIGKILL)
     os.waitpid(process.pid, 0)
@@ -185,7 +180,7 @@ async def test_a_process_of_somebody_else_is_followed_and_not_reaped(null: int, 
 
 
 async def test_many_processes_are_followed_at_once(null: int) -> None:
-    before = open_files()
+    before = open_descriptors()
     processes = [start("/bin/true", _0=null, _1=null, _2=null) for _ in range(40)]
     await asyncio.gather(*(process.wait() for process in processes))
-    assert open_files() == before
+    assert not open_descriptors() - before
