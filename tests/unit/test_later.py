@@ -57,10 +57,12 @@ class Later(Site):
                 await asyncio.sleep(0.001)
 
     def is_busy(self) -> bool:
-        """Whether some job waits neither for its time, nor for a slot, nor for its end."""
-        running = {job_id for job_id in self.host.under_way if self.runner._live[job_id].launched.is_set()}
-        waiting = {*self.runner._around.timetable._waiting, *self.runner._admission._waiting, *running}
-        return not self.runner._live.keys() <= waiting
+        """Whether some job waits neither for its time, nor for a slot, nor for its end; or does, and is not stored so."""
+        live = self.runner._live
+        running = {job_id for job_id in self.host.under_way if live[job_id].launched.is_set()}
+        queued = {job_id for job_id in self.runner._admission._waiting if live[job_id].job.state is State.PENDING}
+        waiting = {*self.runner._around.timetable._waiting, *queued, *running}
+        return not live.keys() <= waiting
 
     async def order(self, **what: object) -> Live:
         live = await self.runner.submit(Order("scripted", **what), "alice", "admin")  # type: ignore[arg-type]
