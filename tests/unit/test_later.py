@@ -57,7 +57,7 @@ class Later(Site):
                 await asyncio.sleep(0.001)
 
     def is_busy(self) -> bool:
-        """Whether some job waits neither for its time, nor for a slot, nor for its end; or does, and is not stored so."""
+        """Whether some job waits neither for its time, nor for a slot, nor its end, or does and is not stored so."""
         live = self.runner._live
         running = {job_id for job_id in self.host.under_way if live[job_id].launched.is_set()}
         queued = {job_id for job_id in self.runner._admission._waiting if live[job_id].job.state is State.PENDING}
