@@ -198,6 +198,7 @@ struct watch {
 static void kill_job(struct monitor *monitor)
 {
     monitor->outcome.stop = "kill";
+    groups_lift(&monitor->groups); /* the init too may wait for its I/O */
     kernel_pidfd_send_signal(monitor->pidfd, SIGKILL);
     groups_kill(&monitor->groups);
 }
@@ -210,6 +211,7 @@ static void end_out_of_memory(struct monitor *monitor, struct watch *watch)
     if (!groups_oom_killed(&monitor->groups))
         return;
     watch->oom_looks = 0;
+    groups_lift(&monitor->groups);
     kernel_pidfd_send_signal(monitor->pidfd, SIGKILL);
 }
 

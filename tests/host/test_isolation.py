@@ -213,14 +213,14 @@ def test_an_io_limit_that_cannot_be_set_fails_the_job(certificates: Path, stock)
     assert output == f"joblet: {reason}\n".encode()
 
 
-WAIT_FOR_IO = "dd if=/dev/zero of=f bs=1M count=1 oflag=direct & until [ -e go ]; do sleep 0.01; done"
+WAIT_FOR_IO = "dd if=/dev/zero of=f bs=64M count=1 oflag=direct & until [ -e go ]; do sleep 0.01; done"
 
 
 @pytest.fixture
 def waiting(client: Stock, server: Server) -> str:
-    """The id of a job one of whose processes waits for its I/O, at a byte a second, for days."""
-    client.finish("dd", "--version")  # so that it need not be read from the disk
-    job = client.started("bash", "-c", WAIT_FOR_IO, maxIOBPS=1)
+    """The id of a job one of whose processes waits for its I/O, for a quarter of an hour."""
+    client.finish("bash", "-c", "dd --version")  # so that it need not be read from the disk
+    job = client.started("bash", "-c", WAIT_FOR_IO, maxIOBPS=65536)
 
     if "no disk behind" in client.status(job.id).reason:
         pytest.skip("the state directory is not on a disk whose I/O can be limited")
