@@ -195,11 +195,17 @@ struct watch {
     bool lifted;         /* the limits that would hold up the end */
 };
 
+/* The PID namespace dies whole with it. It too may wait for its I/O. */
+static void kill_init(struct monitor *monitor)
+{
+    groups_lift(&monitor->groups);
+    kernel_pidfd_send_signal(monitor->pidfd, SIGKILL);
+}
+
 static void kill_job(struct monitor *monitor)
 {
     monitor->outcome.stop = "kill";
-    groups_lift(&monitor->groups); /* the init too may wait for its I/O */
-    kernel_pidfd_send_signal(monitor->pidfd, SIGKILL);
+    kill_init(monitor);
     groups_kill(&monitor->groups);
 }
 
@@ -211,8 +217,7 @@ static void end_out_of_memory(struct monitor *monitor, struct watch *watch)
     if (!groups_oom_killed(&monitor->groups))
         return;
     watch->oom_looks = 0;
-    groups_lift(&monitor->groups);
-    kernel_pidfd_send_signal(monitor->pidfd, SIGKILL);
+    kill_init(monitor);
 }
 
 static void take_oom(struct monitor *monitor, struct watch *watch)
@@ -404,7 +409,7 @@ void monitor_fail(const struct failure *failure, void *context)
     struct outcome *outcome = &monitor->outcome;
     char sentence[SENTENCE_SIZE], line[SENTENCE_SIZE + 160];
     if (monitor->init > 0) {
-        kernel_pidfd_send_signal(monitor->pidfd, SIGKILL);
+        kill_init(monitor);
         RETRY(waitpid(monitor->init, NULL, 0));
     }
     outcome->kind = OUTCOME_FAILED;
