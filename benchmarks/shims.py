@@ -1,6 +1,6 @@
 """Starts shims as the server does, with nothing else of a server: what is left of a launch is what the server adds.
 
-Speaks like `benchmarks.spawner`; its arguments are a command and a directory for the jobs'. Needs root.
+Speaks like `benchmarks.spawner`; its arguments are a command. Needs root.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Shims:
         self._command = command
         # So shims leave it to us to write their records to the disk.
         self._lock = (folder / "lock").open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        fcntl.lockf(self._lock, fcntl.LOCK_EX)
         self._view = host.view(View((), (), (), 256 << 20), [])
         self._numbers = count(1)
         self._cgroups = host.find_cgroups(f"bench{os.getpid()}")
