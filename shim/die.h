@@ -13,6 +13,7 @@ enum stage {
     STAGE_EXEC,
     STAGE_ENTER, /* of the stage `exec` too: the directory to start in */
     STAGE_TERMINAL,
+    STAGE_STOPPED, /* by the server, before the command ran */
 };
 
 struct failure {

@@ -85,11 +85,44 @@ static bool receive(struct monitor *monitor, struct message *message, int flags)
     return length == sizeof *message;
 }
 
+/* The PID namespace dies whole with it. It too may wait for its I/O. */
+static void kill_init(struct monitor *monitor)
+{
+    groups_lift(&monitor->groups);
+    kernel_pidfd_send_signal(monitor->pidfd, SIGKILL);
+}
+
+static void kill_job(struct monitor *monitor)
+{
+    monitor->outcome.stop = "kill";
+    kill_init(monitor);
+    groups_kill(&monitor->groups);
+}
+
+/* Until the init has a message or is gone, which can take as long as what it reads to come to its command. A stop has
+ * nobody to be graceful to. Should the command have been begun meanwhile, the init's message of that is still taken. */
+static void await_word(struct monitor *monitor)
+{
+    struct signalfd_siginfo info;
+    struct pollfd word = {.fd = monitor->socket, .events = POLLIN};
+    struct pollfd events[] = {word, {.fd = monitor->signals, .events = POLLIN}};
+    RETRY(poll(events, 2, -1));
+    if (events[0].revents || read(monitor->signals, &info, sizeof info) != sizeof info)
+        return;
+    kill_job(monitor);
+    RETRY(poll(&word, 1, -1));
+}
+
 /* Waits for the init to come that far; when it did. */
 static int64_t await(struct monitor *monitor, int kind)
 {
     struct message message;
+    await_word(monitor);
     bool told = receive(monitor, &message, 0);
+    if (monitor->outcome.stop && !(told && message.kind == MESSAGE_STARTED)) {
+        errno = ECANCELED;
+        die(STAGE_STOPPED, "stop");
+    }
     if (told && (int)message.kind == kind)
         return message.at;
     if (!told || message.kind != MESSAGE_FAILED) {
@@ -194,20 +227,6 @@ struct watch {
     bool napping, dirty; /* letting output gather; buffer has memory to give back */
     bool lifted;         /* the limits that would hold up the end */
 };
-
-/* The PID namespace dies whole with it. It too may wait for its I/O. */
-static void kill_init(struct monitor *monitor)
-{
-    groups_lift(&monitor->groups);
-    kernel_pidfd_send_signal(monitor->pidfd, SIGKILL);
-}
-
-static void kill_job(struct monitor *monitor)
-{
-    monitor->outcome.stop = "kill";
-    kill_init(monitor);
-    groups_kill(&monitor->groups);
-}
 
 /* The whole job ends, as with memory.oom.group on v2. The event comes before the kernel has killed and counted; should
  * it have found memory after all, the job goes on. */

@@ -25,6 +25,7 @@ static const char *const stages[] = {
     [STAGE_EXEC] = "exec",
     [STAGE_ENTER] = "exec",
     [STAGE_TERMINAL] = "terminal",
+    [STAGE_STOPPED] = "stopped",
 };
 
 int64_t now_ns(void)
@@ -186,6 +187,9 @@ void write_sentence(char sentence[SENTENCE_SIZE], const struct failure *failure,
         break;
     case STAGE_TERMINAL:
         snprintf(sentence, SENTENCE_SIZE, "cannot open a terminal: %s", error);
+        break;
+    case STAGE_STOPPED:
+        snprintf(sentence, SENTENCE_SIZE, "stopped while it was being started");
         break;
     }
 }

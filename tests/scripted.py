@@ -170,7 +170,7 @@ class Host:
         if self.unable is not None:
             raise self.unable
 
-    async def launch(self, job: Job) -> Scripted | Plain:
+    async def launch(self, job: Job, begun: object = None) -> Scripted | Plain:
         self.check_room()
         self.launches.append(job.id)
         self.jobs[job.id] = job

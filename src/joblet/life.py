@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from joblet import clock
 from joblet.errors import CannotPause, DiskUnusable, JobNotRunning, NoRoom, StoreFailed, TransitionRefused
-from joblet.executor.base import Exit, Input, LaunchFailed, Lost, Running
+from joblet.executor.base import STOPPED, Exit, Input, LaunchFailed, Lost, Running
 from joblet.job import TIMEOUT, Ending, Job, Receipt, State, Stop, conclude, retry_delay
 from joblet.log import fields
 from joblet.pausing import Pause
@@ -49,6 +49,8 @@ class Live:
         self.unstored = asyncio.Event()
         """a change of its state cannot be stored for now"""
         self._around = around
+        self._starting: Running | None = None
+        """begun, and its command may not run yet"""
         self._running: Running | None = None
         self.stop_reason = job.stop_reason
         """why it was asked to stop; empty when it was not"""
@@ -104,8 +106,8 @@ class Live:
                 # Should the server end before it can store the final state, its monitor knows that it was stopped.
                 log.warning("stop cannot be stored", extra=fields(jobId=self.job.id, reason=reason, error=str(error)))
             self.stop_reason, self._stop = self.stop_reason or reason, stop
-            if not self.withdraw() and self._running is not None:
-                await self._signal_stop(self._running)
+            if not self.withdraw() and (under_way := self._running or self._starting) is not None:
+                await self._signal_stop(under_way)
 
     async def pause(self, who: str) -> None:
         """Keep its processes from running. Once this returns, they stand still, and that is on disk.
@@ -235,13 +237,19 @@ class Live:
         told = False
         while not self.stop_reason:
             try:
-                return await self._around.executor.launch(self.job)
+                return await self._around.executor.launch(self.job, self._on_begun)
             except (NoRoom, DiskUnusable) as error:
                 if not told:
                     log.warning("job waits for the disk", extra=fields(jobId=self.job.id, error=str(error)))
                 told = True
                 await asyncio.sleep(_RETRY_SECONDS)
         return None
+
+    def _on_begun(self, starting: Running) -> None:
+        """It is being started, which may take as long as its limits make it: from now on that can be stopped."""
+        self._starting = starting
+        if self.stop_reason:  # and nobody has told it
+            self._stopping = asyncio.create_task(self._signal_stop(starting))
 
     async def _watch(self, running: Running) -> Exit | Lost:
         """Follow a job whose command has been exec'd until it has ended."""
@@ -314,8 +322,8 @@ class Live:
         await self._end(ending, end.ended_at, end.receipt, end.outputs)
 
     async def _conclude_launch(self, error: LaunchFailed, ended_at: int) -> None:
-        if self.stop_reason:
-            await self._end(Ending(State.STOPPED, -1, self.stop_reason), ended_at)
+        if self.stop_reason or error.stage == STOPPED:
+            await self._end(Ending(State.STOPPED, -1, self.stop_reason or str(error)), ended_at)
             return
         await self._end(Ending(State.FAILED, error.exit_code, str(error)), ended_at)
         if error.stage in _ISOLATION_STAGES:

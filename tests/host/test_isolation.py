@@ -245,6 +245,14 @@ def test_a_job_that_waits_for_its_io_can_be_stopped(client: Stock, waiting: str)
     assert stopped.status == "STOPPED"
 
 
+def test_a_job_whose_io_limit_may_keep_it_from_starting_can_be_stopped(client: Stock) -> None:
+    """At a byte a second, on control groups v2, the disk's share of making it a work directory takes an hour."""
+    job = client.run("sleep", "1000", maxIOBPS=1)
+    assert client.stub.StopJob(client.pb.StopJobReq(id=job.id)).status in ("STOPPED", "FAILED")
+    ended = client.status(job.id)
+    assert ended.status == "STOPPED" or "no disk behind" in ended.reason
+
+
 def test_what_a_command_leaves_waiting_for_io_does_not_keep_the_job(
     client: Stock, server: Server, waiting: str
 ) -> None:

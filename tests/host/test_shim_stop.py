@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import pytest
-from shim_harness import Launcher, Shim, job_entries
+from held_up import holding_up
+from shim_harness import TIMEOUT, UID_BASE, Launcher, Shim, job_entries, processes_of
 
 pytest_plugins = ["shim_harness"]
 
@@ -135,3 +138,28 @@ def test_what_the_job_sends_to_its_own_init_is_as_before(launcher: Launcher) -> 
     shim = launcher.start(job_entries("python3", "-c", f"{TELLS}on('TERM', lambda: os._exit(5))\n{sends}{WAITS}"))
     assert shim.wait()["code"] == "5"
     assert shim.log.replace(b"ready\n", b"") == b"TERM\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_launch_that_waits_can_be_stopped(launcher: Launcher, number: signal.Signals) -> None:
+    directory = launcher.make_directory()
+    program = Path(shutil.copy("/bin/true", directory / "work/slow"))
+    with holding_up(program) as wanted:
+        shim = launcher.start(job_entries("/work/slow"), directory)
+        assert wanted(TIMEOUT)
+        shim.signal(number)
+        record = shim.wait()
+    assert shim.report() == f"failed stopped {errno.ECANCELED} stopped while it was being started\n"
+    assert (record["outcome"], record["stage"], record["stop"]) == ("failed", "stopped", "kill")
+    assert record["reason"] == "stopped while it was being started"
+    assert shim.log == b"joblet: stopped while it was being started\n"
+    assert processes_of(UID_BASE) == []
+
+
+def test_a_launch_that_waits_goes_on_when_it_can(launcher: Launcher) -> None:
+    directory = launcher.make_directory()
+    program = Path(shutil.copy("/bin/true", directory / "work/slow"))
+    with holding_up(program) as wanted:
+        shim = launcher.start(job_entries("/work/slow"), directory)
+        assert wanted(TIMEOUT)
+    assert shim.wait()["code"] == "0"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 
 import grpc
 import pytest
-from harness import Server, Stock
+from harness import PATIENCE, Server, Stock
+from held_up import holding_up
 
 from joblet.client import Client, ClientConfig, sync
 
@@ -142,3 +146,34 @@ def test_a_stop_under_way_is_not_begun_again_by_the_next_server(make_server: Cal
         client = Stock(channel, *stock)
         assert stop(client, job_id, signal="HUP", graceMs=100).status == "STOPPED"
         assert client.output(job_id) == b"ready\n2\n1\n"
+
+
+@pytest.fixture
+def visible() -> Iterator[Path]:
+    """A directory that jobs can be shown: each has a /tmp of its own."""
+    with tempfile.TemporaryDirectory(dir="/srv", prefix="joblet-") as folder:
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("wish", [{}, {"graceMs": 0}])
+def test_a_job_that_is_only_being_started_can_be_stopped(
+    make_server: Callable[..., Server], stock, visible: Path, wish: dict[str, object]
+) -> None:
+    program = Path(shutil.copy("/bin/true", visible / "slow"))
+    server = make_server(isolation={"readOnly": [str(program)]}).start()
+    with holding_up(program) as wanted, server.channel() as channel:
+        client = Stock(channel, *stock)
+        job = client.run(str(program))
+        assert wanted(PATIENCE)
+        assert client.status(job.id).status == "INITIALIZING"
+        assert stop(client, job.id, **wish).status == "STOPPED"
+        ended = client.status(job.id)
+    assert (ended.exitCode, ended.reason) == (-1, "stopped by admin")
+    assert server.monitors() == []
+
+
+def test_a_stop_that_comes_before_its_shim_is_heeded(client: Stock) -> None:
+    """However early it comes: as soon as the job is accepted, of several at once."""
+    for _ in range(5):
+        jobs = [client.run("sleep", "1000").id for _ in range(4)]
+        assert {stop(client, job_id).status for job_id in jobs} == {"STOPPED"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -62,6 +62,10 @@ class Lost:
     """The job's monitor is gone and left no record."""
 
     reason: str
+
+
+STOPPED = "stopped"
+"""the stage of a launch that was stopped before the command was exec'd"""
 
 
 class LaunchFailed(Exception):
@@ -125,6 +129,8 @@ class Running(Protocol):
 
     async def stop(self, stop: Stop) -> None:
         """Its signal to the job, SIGKILL after the grace. When this returns the job is sure to get them.
+
+        Before its command has been exec'd, SIGKILL at once; the launch then fails at the stage STOPPED.
 
         The same once more does nothing; another one during a stop sends its signal too, and can shorten the grace.
         """
@@ -192,8 +198,8 @@ class Executor(Protocol):
     def check_room(self) -> None:
         """Raise NoRoom or DiskUnusable when a job could not so much as be begun for the disk's sake."""
 
-    async def launch(self, job: Job) -> Running:
-        """Start a job; returns when its command has been exec'd.
+    async def launch(self, job: Job, begun: Callable[[Running], None] | None = None) -> Running:
+        """Start a job; returns when its command has been exec'd. `begun` is given it as soon as it can be stopped.
 
         It has its environment, its uploads in its work directory and, as a part of a workflow, the directory that the
         workflow's jobs share. Raises LaunchFailed when it could not be started with all of that, and as `check_room`

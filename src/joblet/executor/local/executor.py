@@ -10,7 +10,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,8 @@ _COPIES = 2
 """jobs whose uploads are copied at a time: they may be large, and threads are few"""
 _PAUSE_WITHOUT_DESCRIPTORS = 1.0
 """seconds"""
+
+_Begun = Callable[[Shim], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +123,17 @@ class LocalExecutor:
         """Raise NoRoom or DiskUnusable when the state directory's disk takes no job."""
         files.check_room(self._jobs)
 
-    async def launch(self, job: Job) -> Shim:
+    async def launch(self, job: Job, begun: _Begun | None = None) -> Shim:
         """Start a job; returns when its command has been exec'd. Raises LaunchFailed, NoRoom or DiskUnusable.
+
+        `begun` is given it as soon as it can be stopped.
 
         That this server has no descriptor to launch it with is not the job's fault, and goes by: it waits for a while.
         """
         directory = self._jobs / str(job.id)
         for attempt in range(1, _LAUNCH_TRIES + 1):
             try:
-                return await self._try_launch(job, directory, again=attempt > 1)
+                return await self._try_launch(job, directory, begun, again=attempt > 1)
             except LaunchFailed as error:
                 if error.errno not in NO_DESCRIPTOR or attempt == _LAUNCH_TRIES:
                     raise
@@ -138,14 +142,14 @@ class LocalExecutor:
             await asyncio.sleep(_PAUSE_WITHOUT_DESCRIPTORS)
         raise AssertionError
 
-    async def _try_launch(self, job: Job, directory: Path, *, again: bool) -> Shim:
+    async def _try_launch(self, job: Job, directory: Path, begun: _Begun | None, *, again: bool) -> Shim:
         try:
             if again:
                 await self.remove(job.id)
         except OSError as error:
             raise _no_log(error) from error
         try:
-            return await self._launch(job, directory)
+            return await self._launch(job, directory, begun)
         except LaunchFailed as error:
             if error.stage not in (_NO_LOG, _KILLED):  # of a job lost later the log is its own
                 files.tell_in_log(directory, str(error))
@@ -276,7 +280,7 @@ class LocalExecutor:
         if self._found_cgroups is not None:
             self._found_cgroups.remove()
 
-    async def _launch(self, job: Job, directory: Path) -> Shim:
+    async def _launch(self, job: Job, directory: Path, begun: _Begun | None = None) -> Shim:
         try:
             base = self._ranges.take()
         except IndexError:
@@ -290,6 +294,8 @@ class LocalExecutor:
             raise
         process = Process(launched.pid, launched.pidfd, child=True)
         running = self._running(directory, process, record.Started(clock.now_ns(), time.monotonic()), base)
+        if begun is not None:
+            begun(running)
         failure = await shim.read_report(launched.report)
         if failure is None:
             return running
