@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Iterator
@@ -60,6 +61,7 @@ def serve(
 ) -> None:
     """Serve in the foreground until SIGTERM or SIGINT. Jobs outlive the server."""
     _need_linux()
+    gc.disable()  # until it serves: hardly anything of what a server begins with is garbage
     from joblet.server import app as server
 
     raise typer.Exit(server.serve(config))

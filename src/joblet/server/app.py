@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
+import gc
 import logging
 import os
 import signal
@@ -171,6 +172,8 @@ async def _serve(settings: Config, config_path: Path) -> None:
         address = _listen(server, settings, certificates, descriptors, audit, parts.connections)
         if settings.metrics.listen != "none":
             stack.callback(tell_metrics(parts, settings, base, certificates.expiries))
+        gc.freeze()
+        gc.enable()
         log.info(
             "server accepting connections",
             extra=fields(address=address[0], port=address[1], version=__version__, stateDir=str(state_dir)),

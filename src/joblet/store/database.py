@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import queue
@@ -151,8 +150,12 @@ class Database:
 
     async def unknown(self, table: str, ids: Iterable[int]) -> list[int]:
         """Those of the ids that no row of `table` has; in order."""
-        sql = f"SELECT value FROM json_each(?) WHERE value NOT IN (SELECT id FROM {table}) ORDER BY value"
-        return [number for (number,) in await self.query(sql, json.dumps(list(ids)))]
+
+        def look(connection: sqlite3.Connection) -> list[int]:
+            known = connection.execute(f"SELECT id FROM {table}")
+            return sorted(set(ids).difference(number for (number,) in known))
+
+        return await self._read_by(look)
 
     def unreadable(self, what: str, error: Exception) -> StoreFailed:
         """What to raise for a row that does not hold what this program writes."""
