@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from statistics import median
 
 from harness import Server
 from history import write_ended_jobs
@@ -17,7 +18,7 @@ from benchmarks.site import connected, serving
 from joblet.client import Client
 
 YOUNG = "with 10 jobs"
-REPEATED = 50
+REPEATED = 200
 """calls of a round"""
 
 
@@ -75,13 +76,15 @@ CALLS = {"status": status, "list of 10": listing}
 
 
 def repeated(call: Callable[[], Awaitable[object]]) -> Round:
-    """Mean seconds of a call."""
+    """Seconds of a call, the median of a round's: what else the machine does takes some of them ten times as long."""
 
     async def measure() -> Sample:
-        began = time.perf_counter()
+        took = []
         for _ in range(REPEATED):
+            began = time.perf_counter()
             await call()
-        return Sample(((time.perf_counter() - began) / REPEATED,))
+            took.append(time.perf_counter() - began)
+        return Sample((median(took),))
 
     return measure
 
