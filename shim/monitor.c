@@ -440,7 +440,8 @@ void monitor_fail(const struct failure *failure, void *context)
     write_sentence(sentence, failure, outcome->subject);
     bool call = failure->stage > STAGE_SPEC && failure->stage < STAGE_EXEC;
     int length = snprintf(line, sizeof line, call ? "joblet: %s (%s)\n" : "joblet: %s\n", sentence, failure->call);
-    log_write(&monitor->log, STREAM_ERRORS, line, (size_t)length);
+    if (failure->stage != STAGE_STOPPED) /* which was asked for, and is no fault to tell of */
+        log_write(&monitor->log, STREAM_ERRORS, line, (size_t)length);
     write_end(monitor);
     report_failed(FD_REPORT, failure, outcome->subject);
 }

@@ -157,19 +157,17 @@ class _Connection(Connection):
     """
 
     give_up: Callable[[str, str], None]
-    refusal: JobletError | None = None
     _pending = 0
     _sent_before = 0
 
     def __init__(self, h2: _H2, transport: Transport, server: Server, allowance: Allowance) -> None:
         super().__init__(h2, transport, config=server._config)
         self._allowance = allowance
-        self._client = Client(self._transport)
+        self.client = Client(self._transport)
 
     def get_peer(self) -> Client:
-        """The client, as it is to be served at this moment."""
-        self._client.refusal = self.refusal
-        return self._client
+        """Who all calls of this connection are told that they are of."""
+        return self.client
 
     def headers_send_process(self) -> None:
         super().headers_send_process()
@@ -319,13 +317,13 @@ class Guarded(H2Protocol):
         self.processor = _Processor(self.handler, connection)
         self.processor.refuse = self._refuse
         self._timer = asyncio.get_running_loop().call_later(FIRST_WORD_SECONDS, self._on_first_seconds)
-        connection.refusal = self._on_made(self, transport.get_extra_info("ssl_object"))
+        connection.client.refusal = self._on_made(self, transport.get_extra_info("ssl_object"))
 
     def refuse(self, reason: JobletError) -> None:
         """Serve the client no more: its calls end with this reason, and the connection once that could be read."""
         if self._ended:
             return
-        self.connection.refusal = reason
+        self.connection.client.refusal = reason
         for stream in self.processor.streams.values():
             if stream.wrapper is not None:  # else its task has not begun, and will meet the refusal
                 stream.wrapper.cancel(GRPCError(reason.status, str(reason)))
@@ -398,8 +396,8 @@ class Guarded(H2Protocol):
             self._end(f"no request within {FIRST_WORD_SECONDS:.0f}s of the handshake")
         elif not self._transport.get_extra_info("peercert"):
             self._end(f"no client certificate, for which there are {FIRST_WORD_SECONDS:.0f}s")
-        elif self.connection.refusal:
-            self._end(_REFUSED, str(self.connection.refusal))
+        elif refusal := self.connection.client.refusal:
+            self._end(_REFUSED, str(refusal))
 
     def _end(self, reason: str, details: str = "") -> None:
         """End the connection, with what h2 has to say to the client, if it reads."""
