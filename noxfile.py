@@ -17,7 +17,7 @@ PYTHONS = ("3.11", "3.12", "3.13")
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 nox.options.sessions = ["lint", "codegen_check", "tests", "vm"]
-nox.options.default_venv_backend = "virtualenv"
+nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
@@ -138,7 +138,7 @@ def man(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0])
 def deb(session: nox.Session) -> None:
     """Write dist/joblet_VERSION_ARCH.deb for Debian 12, which installs without a network (needs dpkg-deb, binutils)."""
-    session.install(*PROJECT["project"]["dependencies"])
+    session.install("pip", *PROJECT["project"]["dependencies"])  # which gathers what the package holds
     session.run("python", "deploy/deb/build.py", *session.posargs)
 
 
@@ -203,14 +203,14 @@ def vm(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0])
 def install(session: nox.Session) -> None:
     """Install, upgrade, roll back and purge the Debian package in a booted machine (root, qemu, 6 minutes)."""
-    session.install(".")
+    session.install(".", "pip")
     session.run("python", "tests/vm/install", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
 def machines(session: nox.Session) -> None:
     """`vm` and `install` side by side: to emulate a machine keeps hardly more than one processor busy."""
-    session.install(".")
+    session.install(".", "pip")
     command = [f"{session.bin}/python", "tests/vm/install"]
     with (
         tempfile.TemporaryFile("w+") as said,

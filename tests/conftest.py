@@ -16,8 +16,12 @@ ROOTS = {"host", "fault", "limits", "escape", "fuzz"}
 """folders whose tests run jobs"""
 ALONE = {"fault", "limits", "escape"}
 """folders whose tests measure the machine, fill it, or look at all that runs on it"""
-PATIENT = {"test_bad_clients.py", "test_bad_clock.py"}
-"""files of those that only wait for most of their time, and may do so beside others"""
+SOCIABLE = {
+    *("test_audit_faults.py", "test_bad_clients.py", "test_bad_clock.py", "test_bad_database.py"),
+    *("test_bad_directory.py", "test_clients.py", "test_crash_loop.py", "test_monitor_killed.py", "test_restart.py"),
+    *("test_schedule_killed.py", "test_workflow_killed.py"),
+}
+"""files of those that look at a server of their own only, and mostly wait for it"""
 EVERYWHERE = {"test_calls.py", "test_client_errors.py", "test_client_sync.py", "test_rnx.py", "test_workflows.py"}
 """files, beside the unit tests, that run on each Python. What others ask is asked of the kernel, the compilers and the
 server as a whole, and they would learn nothing new from another Python"""
@@ -33,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.parent.name
         if folder != "unit" and item.path.name not in EVERYWHERE:
             item.add_marker(pytest.mark.load)
-        if folder in ALONE and item.path.name not in PATIENT:
+        if folder in ALONE and item.path.name not in SOCIABLE:
             item.add_marker(pytest.mark.alone)
         if folder in ROOTS and not able:
             item.add_marker(pytest.mark.skip(reason="isolation needs root on Linux"))

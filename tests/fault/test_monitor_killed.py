@@ -88,7 +88,9 @@ def test_many_at_once_give_their_slots_on(server: Server, stock) -> None:
         ends = list(threads.map(lambda delay: run_and_kill(client, server, delay), delays))
         assert [end for _, end in ends] == [LOST] * 24
         for _ in range(5):  # more than there are slots
-            assert client.started("sleep", "0").status != "PENDING"
+            job = client.started("sleep", "0")
+            assert job.status != "PENDING"
+            client.output(job.id)
     assert_nothing_is_left(server)
 
 
