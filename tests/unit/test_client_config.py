@@ -143,6 +143,7 @@ def test_addresses(text: str, expected: tuple[str, int]) -> None:
     "text",
     [
         *("", ":1", "host:", "host:0", "host:65536", "host:-1", "host:x", "host:\u0661", "host:99999999999", "host:+1"),
+        "host:0111111",  # beyond the last port, though its first six digits are not
         *("a:b:c", "[::1", "[::1]1", "[host]:1", "[]:1", "https://host:1", "ho st:1", "host\0:1"),
     ],
 )

@@ -159,7 +159,7 @@ def parse_address(text: str) -> tuple[str, int]:
         port = port if colon else str(DEFAULT_PORT)
     if not host or "/" in host or not host.isprintable() or " " in host:
         raise _invalid(text, "expected HOST:PORT")
-    if not (port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65535):
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535):
         raise _invalid(text, "the port must be a number from 1 to 65535")
     return host, int(port)
 
