@@ -152,7 +152,8 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *session.posargs)
         return
     which = "" if session.python == PRESENT[0] else " and not load"
-    session.run("pytest", "--numprocesses=4", "--dist=loadfile", "-m", f"not alone{which}")
+    spread = ("--numprocesses=4", "--dist=loadfile", "--no-loadscope-reorder")  # long files have few tests
+    session.run("pytest", *spread, "-m", f"not alone{which}")
     if not which:
         session.run("pytest", "-m", "alone")
 

@@ -126,7 +126,8 @@ class Server:
                     if found := pattern.search(line):
                         return found
                 start += len(lines)
-                if END in lines or not self._news.wait(deadline - time.monotonic()):
+                over = END in self.lines[self._began_at :]  # not an earlier server's end
+                if over or not self._news.wait(deadline - time.monotonic()):
                     raise AssertionError(f"no line {pattern.pattern!r} in:\n" + "\n".join(self.lines))
 
     def stop(self) -> int:
