@@ -16,7 +16,7 @@ PROTO = ROOT / "src/joblet/proto"
 PYTHONS = ("3.11", "3.12", "3.13")
 PROJECT = nox.project.load_toml("pyproject.toml")
 
-nox.options.sessions = ["lint", "codegen_check", "tests", "machines"]
+nox.options.sessions = ["lint", "codegen_check", "tests", "vm"]
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
