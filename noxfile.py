@@ -152,8 +152,7 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *session.posargs)
         return
     which = "" if session.python == PRESENT[0] else " and not load"
-    spread = ("--numprocesses=4", "--dist=loadfile", "--no-loadscope-reorder")  # long files have few tests
-    session.run("pytest", *spread, "-m", f"not alone{which}")
+    session.run("pytest", "--numprocesses=3", "--dist=loadfile", "-m", f"not alone{which}")
     if not which:
         session.run("pytest", "-m", "alone")
 

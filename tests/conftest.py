@@ -18,7 +18,7 @@ ALONE = {"fault", "limits", "escape"}
 """folders whose tests measure the machine, fill it, or look at all that runs on it"""
 SOCIABLE = {
     *("test_audit_faults.py", "test_bad_clients.py", "test_bad_clock.py", "test_bad_database.py"),
-    *("test_bad_directory.py", "test_clients.py", "test_crash_loop.py", "test_monitor_killed.py", "test_restart.py"),
+    *("test_bad_directory.py", "test_clients.py", "test_monitor_killed.py", "test_restart.py"),
     *("test_schedule_killed.py", "test_workflow_killed.py"),
 }
 """files of those that look at a server of their own only, and mostly wait for it"""
