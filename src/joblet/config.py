@@ -293,7 +293,7 @@ def host_and_port(value: str) -> tuple[str, int]:
         raise ValueError("write ADDRESS:PORT, such as 127.0.0.1:9464, unix:PATH, or none") from None
     if not address.is_loopback:
         raise ValueError("only an address of this host alone, such as 127.0.0.1: nobody is asked there who he is")
-    if not (port.isascii() and port.isdecimal() and int(port[:6]) <= 65535):
+    if not (port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535):
         raise ValueError("the port is 0 (a free one) to 65535")
     return str(address), int(port)
 

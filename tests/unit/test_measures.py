@@ -96,6 +96,7 @@ async def test_a_timetable_tells_its_next_time_and_who_is_late() -> None:
         ("localhost:9464", "write ADDRESS:PORT, such as 127.0.0.1:9464, unix:PATH, or none"),
         ("", "write ADDRESS:PORT, such as 127.0.0.1:9464, unix:PATH, or none"),
         ("127.0.0.1:65536", "the port is 0 (a free one) to 65535"),
+        ("127.0.0.1:0111111", "the port is 0 (a free one) to 65535"),
         ("127.0.0.1:" + "9" * 10_000, "the port is 0 (a free one) to 65535"),
         ("127.0.0.1:", "the port is 0 (a free one) to 65535"),
         ("unix:", "a path has to follow unix:"),
