@@ -125,8 +125,8 @@ class Server:
                 for line in lines:
                     if found := pattern.search(line):
                         return found
+                over = END in self.lines[max(start, self._began_at) :]  # not an earlier server's end
                 start += len(lines)
-                over = END in self.lines[self._began_at :]  # not an earlier server's end
                 if over or not self._news.wait(deadline - time.monotonic()):
                     raise AssertionError(f"no line {pattern.pattern!r} in:\n" + "\n".join(self.lines))
 

@@ -172,7 +172,7 @@ async def _serve(settings: Config, config_path: Path) -> None:
         address = _listen(server, settings, certificates, descriptors, audit, parts.connections)
         if settings.metrics.listen != "none":
             stack.callback(tell_metrics(parts, settings, base, certificates.expiries))
-        gc.freeze()
+        gc.freeze()  # what there is stays; to look through it was put off by the command
         gc.enable()
         log.info(
             "server accepting connections",

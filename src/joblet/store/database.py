@@ -150,12 +150,13 @@ class Database:
 
     async def unknown(self, table: str, ids: Iterable[int]) -> list[int]:
         """Those of the ids that no row of `table` has; in order."""
+        wanted = set(ids)
 
         def look(connection: sqlite3.Connection) -> list[int]:
             known = connection.execute(f"SELECT id FROM {table}")
-            return sorted(set(ids).difference(number for (number,) in known))
+            return sorted(wanted.difference(number for (number,) in known))
 
-        return await self._read_by(look)
+        return await self._read_by(look) if wanted else []
 
     def unreadable(self, what: str, error: Exception) -> StoreFailed:
         """What to raise for a row that does not hold what this program writes."""
