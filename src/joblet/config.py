@@ -20,7 +20,7 @@ from pydantic import (
 
 from joblet.access import OPERATIONS, ROLES, is_role_name
 from joblet.clock import parse_duration
-from joblet.order import MAX_INT32, MAX_TIMEOUT_MS
+from joblet.order import LEAST_IOBPS, MAX_INT32, MAX_TIMEOUT_MS
 
 DEFAULT_PATH = Path("/opt/joblet/joblet-config.yml")
 
@@ -72,6 +72,15 @@ def _operation(value: str) -> str:
 Operation = Annotated[str, AfterValidator(_operation)]
 
 
+def _io_limit(value: int) -> int:
+    if 0 < value < LEAST_IOBPS:
+        raise ValueError(f"0 is none, and the least is {LEAST_IOBPS}")
+    return value
+
+
+IoLimit = Annotated[int, AfterValidator(_io_limit)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -83,7 +92,7 @@ class JobletSection(_Section):
     """percent of one core"""
     defaultMemoryLimit: int = Field(default=512, ge=1, le=MAX_INT32)
     """MB"""
-    defaultIoLimit: int = Field(default=0, ge=0, le=MAX_INT32)
+    defaultIoLimit: IoLimit = Field(default=0, ge=0, le=MAX_INT32)
     """bytes per second, 0 is unlimited"""
     maxConcurrentJobs: int = Field(default=100, ge=1, le=32_768)
     """jobs that run at a time, at most isolation.idRanges; more wait as PENDING"""
@@ -118,7 +127,7 @@ class Ceilings(_Section):
     """percent of one core"""
     maxMemory: int | None = Field(default=None, ge=1, le=MAX_INT32)
     """MB"""
-    maxIOBPS: int | None = Field(default=None, ge=1, le=MAX_INT32)
+    maxIOBPS: int | None = Field(default=None, ge=LEAST_IOBPS, le=MAX_INT32)
     """bytes per second"""
     maxProcesses: int | None = Field(default=None, ge=2, le=MAX_INT32)
     """processes and threads"""

@@ -23,6 +23,8 @@ MAX_ARG_BYTES = 131071
 """MAX_ARG_STRLEN less its NUL (execve(2))."""
 
 MAX_INT32 = 2**31 - 1
+LEAST_IOBPS = 2
+"""bytes a second; control groups v2 take no limit of one (block/blk-throttle.c, tg_set_limit)"""
 
 MAX_PRIORITY = 1000
 MAX_TIMEOUT_MS = 10 * 365 * 86_400_000
@@ -306,8 +308,13 @@ def stop_of(name: str, grace_ms: int | None) -> Stop:
 def resolve_limits(asked: Limits, default: Limits, ceiling: Limits) -> Limits:
     """Limits with 0 replaced by the default, or by the ceiling where that is lower.
 
-    Raise InvalidArgument for one below 0 or above its ceiling. A ceiling of MAX_INT32 is none.
+    Raise InvalidArgument for one below 0, above its ceiling, or too low for the kernel. A ceiling of MAX_INT32 is none.
     """
+    if 0 < asked.max_iobps < LEAST_IOBPS:
+        raise InvalidArgument(
+            f"job creation failed: maxIOBPS is below system limits "
+            f"({asked.max_iobps}, allowed 0 and {LEAST_IOBPS} to {ceiling.max_iobps})"
+        )
 
     def resolve(field: str, value: int, standard: int, most: int) -> int:
         if not 0 <= value <= most:

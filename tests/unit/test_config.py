@@ -267,6 +267,8 @@ isolation: {idBase: 100000, idRanges: 10, readOnly: [/opt/models], writable: [/s
             " (got 'Tester')",
         ),
         ("ceilings: {maxMemory: 0}", "ceilings.maxMemory: Input should be greater than or equal to 1 (got 0)"),
+        ("ceilings: {maxIOBPS: 1}", "ceilings.maxIOBPS: Input should be greater than or equal to 2 (got 1)"),
+        ("joblet: {defaultIoLimit: 1}", "joblet.defaultIoLimit: 0 is none, and the least is 2 (got 1)"),
         (
             "joblet: {jobTimeout: 3651d}",
             "joblet.jobTimeout: Input should be less than or equal to 315360000 (got 315446400.0)",

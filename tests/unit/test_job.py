@@ -115,16 +115,21 @@ numbers = st.integers(-(2**31), 2**31 - 1)
 @given(st.builds(Limits, numbers, numbers, numbers))
 @example(Limits(0, 0, 0))
 @example(CEILING)
+@example(Limits(0, 0, 1))
+@example(Limits(0, 0, 2))
 def test_limits_are_the_asked_ones_with_defaults_for_zero_or_refused(asked: Limits) -> None:
     allowed = (
-        0 <= asked.max_cpu <= CEILING.max_cpu and 0 <= asked.max_memory <= CEILING.max_memory and asked.max_iobps >= 0
+        0 <= asked.max_cpu <= CEILING.max_cpu
+        and 0 <= asked.max_memory <= CEILING.max_memory
+        and asked.max_iobps >= 0
+        and asked.max_iobps != 1
     )
     try:
         limits = resolve_limits(asked, DEFAULT, CEILING)
     except InvalidArgument as error:
         assert not allowed
         assert str(error).startswith("job creation failed: max")
-        assert "exceeds system limits" in str(error)
+        assert "system limits" in str(error)
     else:
         assert allowed
         assert limits.max_cpu == (asked.max_cpu or 100)
@@ -187,6 +192,12 @@ def test_a_list_of_cores_is_read_back(cores: frozenset[int]) -> None:
 def test_a_refused_limit_is_named(asked: Limits, field: str) -> None:
     with pytest.raises(InvalidArgument, match=f"^job creation failed: {field} exceeds system limits"):
         resolve_limits(asked, DEFAULT, CEILING)
+
+
+def test_an_io_limit_that_no_kernel_keeps_is_refused() -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        resolve_limits(Limits(0, 0, 1), DEFAULT, replace(FULL, max_iobps=1000))
+    assert str(caught.value) == "job creation failed: maxIOBPS is below system limits (1, allowed 0 and 2 to 1000)"
 
 
 def test_exit_code_zero_completes() -> None:
