@@ -122,7 +122,7 @@ EXPRESSIONS = st.tuples(
 @given(
     st.sampled_from([(zone, change) for zone, all_of in CHANGES.items() for change in all_of]),
     EXPRESSIONS,
-    st.lists(st.integers(0, 50 * HOUR), max_size=5),
+    st.lists(st.integers(0, 50 * HOUR - 1), max_size=5),
 )
 @example(("Europe/Berlin", "2026-03-29T01:00"), "30 2 * * *", [])
 @example(("Europe/Berlin", "2026-10-25T01:00"), "30 2 * * *", [])
