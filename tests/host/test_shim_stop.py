@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,17 @@ def started(launcher: Launcher, code: str, **changes: str) -> Shim:
     shim.started()
     shim.await_log(b"ready\n")
     return shim
+
+
+@contextmanager
+def launch_that_waits(launcher: Launcher) -> Iterator[Shim]:
+    """For its program, until the end of the block."""
+    directory = launcher.make_directory()
+    program = Path(shutil.copy("/bin/true", directory / "work/slow"))
+    with holding_up(program) as wanted:
+        shim = launcher.start(job_entries("/work/slow"), directory)
+        assert wanted(TIMEOUT)
+        yield shim
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -142,11 +155,7 @@ def test_what_the_job_sends_to_its_own_init_is_as_before(launcher: Launcher) -> 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_launch_that_waits_can_be_stopped(launcher: Launcher, number: signal.Signals) -> None:
-    directory = launcher.make_directory()
-    program = Path(shutil.copy("/bin/true", directory / "work/slow"))
-    with holding_up(program) as wanted:
-        shim = launcher.start(job_entries("/work/slow"), directory)
-        assert wanted(TIMEOUT)
+    with launch_that_waits(launcher) as shim:
         shim.signal(number)
         record = shim.wait()
     assert shim.report() == f"failed stopped {errno.ECANCELED} stopped while it was being started\n"
@@ -157,9 +166,6 @@ def test_a_launch_that_waits_can_be_stopped(launcher: Launcher, number: signal.S
 
 
 def test_a_launch_that_waits_goes_on_when_it_can(launcher: Launcher) -> None:
-    directory = launcher.make_directory()
-    program = Path(shutil.copy("/bin/true", directory / "work/slow"))
-    with holding_up(program) as wanted:
-        shim = launcher.start(job_entries("/work/slow"), directory)
-        assert wanted(TIMEOUT)
+    with launch_that_waits(launcher) as shim:
+        assert shim.log == b""
     assert shim.wait()["code"] == "0"
