@@ -15,12 +15,21 @@ ROOT = Path(__file__).parent
 PROTO = ROOT / "src/joblet/proto"
 PYTHONS = ("3.11", "3.12", "3.13")
 PROJECT = nox.project.load_toml("pyproject.toml")
+ON_EACH = [
+    *(f"tests/host/test_{name}.py" for name in ("rnx", "workflows", "calls", "client_errors", "client_sync")),
+    "tests/unit",
+]
+"""The tests that run on each Python, long ones first. What others ask is asked of the kernel, the compilers and the
+server as a whole, and they would learn nothing new from another Python."""
 
-nox.options.sessions = ["lint", "codegen_check", "tests", "vm"]
+nox.options.sessions = ["lint", "codegen_check", "tests", "machines"]
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = True
+# Tests start hundreds of programs, each of which would compile what it imports.
+os.environ["UV_COMPILE_BYTECODE"] = "1"
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def group(name: str) -> list[str]:
@@ -144,17 +153,19 @@ def deb(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The tests, on each Python present; those marked `load` on the lowest one only."""
+    """The tests: all on the lowest Python present, some on the others too."""
     if session.python not in PRESENT:
         session.skip(f"Python {session.python} is not on this machine")
     session.install(".", *group("test"), *(group("fuzz") if session.python == PRESENT[0] else []))
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    which = "" if session.python == PRESENT[0] else " and not load"
-    session.run("pytest", "--numprocesses=3", "--dist=loadfile", "-m", f"not alone{which}")
-    if not which:
-        session.run("pytest", "-m", "alone")
+    beside = ("pytest", "--numprocesses=4", "--dist=loadfile", "--no-loadscope-reorder")
+    if session.python != PRESENT[0]:
+        session.run(*beside, "-m", "not alone and not load", *ON_EACH)
+        return
+    session.run(*beside, "-m", "not alone")
+    session.run("pytest", "-m", "alone")
 
 
 @nox.session(python=PYTHONS[0])

@@ -18,13 +18,11 @@ ALONE = {"fault", "limits", "escape"}
 """folders whose tests measure the machine, fill it, or look at all that runs on it"""
 SOCIABLE = {
     *("test_audit_faults.py", "test_bad_clients.py", "test_bad_clock.py", "test_bad_database.py"),
-    *("test_bad_directory.py", "test_clients.py", "test_monitor_killed.py", "test_restart.py"),
-    *("test_schedule_killed.py", "test_workflow_killed.py"),
+    *("test_bad_directory.py", "test_bad_disk.py", "test_clients.py", "test_crash_loop.py", "test_found_again.py"),
+    *("test_monitor_killed.py", "test_restart.py", "test_schedule_killed.py", "test_upgrade.py"),
+    *("test_workflow_disk.py", "test_workflow_killed.py", "test_workflow_scale.py", "test_workflow_upgrade.py"),
 }
-"""files of those that look at a server of their own only, and mostly wait for it"""
-EVERYWHERE = {"test_calls.py", "test_client_errors.py", "test_client_sync.py", "test_rnx.py", "test_workflows.py"}
-"""files, beside the unit tests, that run on each Python. What others ask is asked of the kernel, the compilers and the
-server as a whole, and they would learn nothing new from another Python"""
+"""files of those that look at a server of their own only"""
 
 hypothesis.settings.register_profile("joblet", deadline=None)  # a test is no measure of speed
 hypothesis.settings.load_profile("joblet")
@@ -35,8 +33,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     able = sys.platform == "linux" and os.geteuid() == 0
     for item in items:
         folder = item.path.parent.name
-        if folder != "unit" and item.path.name not in EVERYWHERE:
-            item.add_marker(pytest.mark.load)
         if folder in ALONE and item.path.name not in SOCIABLE:
             item.add_marker(pytest.mark.alone)
         if folder in ROOTS and not able:

@@ -44,7 +44,6 @@ def test_the_pipeline_prints_and_draws_what_its_page_shows(make_server: Callable
     ] == []
 
 
-@pytest.mark.load
 @runs_jobs
 def test_the_pipeline_tries_a_source_again_that_is_not_there_yet(
     make_server: Callable[..., Server], pipeline: Path

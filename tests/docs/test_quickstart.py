@@ -56,7 +56,6 @@ def test_a_user_who_is_not_root_is_told_so_and_nothing_is_made(tmp_path: Path) -
 
 
 @pytest.mark.alone
-@pytest.mark.load
 @pytest.mark.timeout(600)
 def test_interrupted_with_a_job_running_it_leaves_nothing(tmp_path: Path) -> None:
     temporary = tmp_path / "tmp"

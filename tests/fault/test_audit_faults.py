@@ -23,8 +23,6 @@ from joblet.audit import files
 from joblet.audit.query import Query, find
 from joblet.audit.verify import verify_server
 
-pytestmark = pytest.mark.load
-
 Stubs = tuple[ModuleType, ModuleType]
 
 

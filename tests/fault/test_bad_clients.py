@@ -139,7 +139,6 @@ def read_slowly(server: Server, job_id: str, size: int) -> int:
     return received
 
 
-@pytest.mark.load
 @pytest.mark.timeout(180)
 def test_who_holds_connections_for_nothing_is_ended_and_who_is_only_slow_is_not(make_server, stock) -> None:
     server = make_server(grpc={"keepAliveTime": "1s"}).start()
@@ -243,7 +242,6 @@ def test_rapid_resets_end_the_connection(flooded: Server, stock) -> None:
     assert memory_kb(flooded.pid) - before < 16 * MIB
 
 
-@pytest.mark.load
 @pytest.mark.timeout(180)
 def test_a_client_that_never_reads_costs_a_bounded_amount_of_memory_and_is_ended(make_server, stock) -> None:
     server = make_server(grpc={"keepAliveTime": "1s"}).start()

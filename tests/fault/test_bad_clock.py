@@ -18,7 +18,6 @@ BACK = 240
 """not so far that certificates made now are not valid yet"""
 
 pytestmark = [
-    pytest.mark.load,
     pytest.mark.skipif(COMPILER is None, reason="the server's clock is set with a C compiler's help (cc)"),
 ]
 
@@ -106,7 +105,6 @@ def test_an_end_before_its_start_breaks_nothing(make_server, stock, clock: Clock
     assert_sane(server)
 
 
-@pytest.mark.load
 def test_no_history_is_lost_because_the_clock_was_set(make_server, stock, clock: Clock) -> None:
     server = clock.start(make_server(retention={"maxAge": "1h"}))
     with server.channel() as channel:

@@ -13,8 +13,6 @@ import pytest
 from harness import Server, Stock, wait_for_end
 from small_disk import SmallDisk, small_disk
 
-pytestmark = pytest.mark.load
-
 NOTICE = re.compile(rb"\njoblet: (\d+) bytes of output lost here: no space left on device\n")
 CONTROLLED = """
 mkfifo -m 622 go; exec 3<>go; echo ready

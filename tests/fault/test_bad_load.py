@@ -39,7 +39,6 @@ def idle_clients(server: Server, count: int) -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
-@pytest.mark.load
 @pytest.mark.timeout(900)
 def test_ten_thousand_idle_connections_are_carried(make_server, stock) -> None:
     server = make_server(grpc={"maxConnections": CONNECTIONS + 10}).start()

@@ -12,8 +12,6 @@ from typing import IO
 import pytest
 from harness import PATIENCE, Server, Stock, poll_until
 
-pytestmark = pytest.mark.load
-
 LINES = 400
 COUNT = f"import time\nfor n in range({LINES}): print(n, 'x' * (n % 100), flush=True); time.sleep(0.02)"
 COUNTED = [f"{n} {'x' * (n % 100)}" for n in range(LINES)]

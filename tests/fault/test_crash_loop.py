@@ -5,8 +5,6 @@ from __future__ import annotations
 import crash_loop
 import pytest
 
-pytestmark = pytest.mark.load
-
 SEED = 2024
 CYCLES = 20
 

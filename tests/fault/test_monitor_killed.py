@@ -12,8 +12,6 @@ import monitors
 import pytest
 from harness import Server, Stock, own_ids, poll_until, processes_of
 
-pytestmark = pytest.mark.load
-
 LOST = ("FAILED", -1, "lost: its monitor was killed")
 SEED = 5
 

@@ -13,7 +13,7 @@ import pytest
 from harness import PATIENCE, Server, Stock, cpu_seconds
 from history import write_ended_jobs
 
-pytestmark = [pytest.mark.load, pytest.mark.timeout(10 * PATIENCE)]
+pytestmark = pytest.mark.timeout(10 * PATIENCE)
 
 PAST = 100_000
 RUNNING = 1_000

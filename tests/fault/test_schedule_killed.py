@@ -18,7 +18,6 @@ from joblet.audit.query import Query, find
 MINUTE = 60
 
 pytestmark = [
-    pytest.mark.load,
     pytest.mark.skipif(COMPILER is None, reason="the server's clock is set with a C compiler's help (cc)"),
 ]
 

@@ -14,8 +14,6 @@ import pytest
 from harness import Server, Stock
 from small_disk import SmallDisk, small_disk
 
-pytestmark = pytest.mark.load
-
 UNTIL_GO = "until [ -e $JOBLET_SHARED/go ]; do sleep 0.02; done"
 WAITS = re.compile(r"\[WARN\] step cannot be started yet \| workflowId=1 job=second error=.*no space left on the disk")
 YAML = json.dumps(

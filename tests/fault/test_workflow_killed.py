@@ -20,7 +20,6 @@ jobs:
 """
 
 
-@pytest.mark.load
 def test_what_was_half_uploaded_is_gone_after_the_next_start(
     make_server: Callable[..., Server], stock: tuple[ModuleType, ModuleType]
 ) -> None:

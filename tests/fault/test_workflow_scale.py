@@ -14,7 +14,7 @@ import pytest
 from harness import PATIENCE, Server, Stock, memory_kb
 from history import write_ended_workflows
 
-pytestmark = [pytest.mark.load, pytest.mark.timeout(10 * PATIENCE)]
+pytestmark = pytest.mark.timeout(10 * PATIENCE)
 
 JOBS = 1_000
 MIDDLE = JOBS - 2

@@ -18,7 +18,6 @@ jobs:
 """
 
 
-@pytest.mark.load
 @pytest.mark.parametrize("archive", EARLIER, ids=lambda path: path.name.partition(".")[0])
 def test_run_beside_the_jobs_that_are_there(
     make_server: Callable[..., Server], stock: tuple[ModuleType, ModuleType], archive: Path

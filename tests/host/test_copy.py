@@ -212,7 +212,6 @@ def test_a_job_that_waits_has_no_files(make_server: Callable[..., Server], tmp_p
             client.download(waiting.id, "", tmp_path)
 
 
-@pytest.mark.load
 def test_much_comes_at_flat_memory(make_server: Callable[..., Server]) -> None:
     server = make_server().start()
     with sync.Client(settings(server)) as client:

@@ -128,7 +128,6 @@ def test_a_client_that_waits_is_told_at_once(fresh: Flows, stock) -> None:
     events.cancel()
 
 
-@pytest.mark.load
 def test_events_that_are_gone(fresh: Flows) -> None:
     fresh.finish("jobs:\n" + bash("a", "true"))
     everything = list(fresh.events(noFollow=True))
@@ -145,7 +144,6 @@ def test_events_that_are_gone(fresh: Flows) -> None:
     assert list(fresh.events(noFollow=True)) == everything[2:]  # from the oldest that is kept
 
 
-@pytest.mark.load
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_a_stream_goes_on_after_a_restart_where_it_was(fresh: Flows, end: str) -> None:
     text = "jobs:\n" + bash("a", UNTIL_GO) + bash("b", "true", requires=["a"])
@@ -168,7 +166,6 @@ def test_a_stream_goes_on_after_a_restart_where_it_was(fresh: Flows, end: str) -
     assert [event.status for event in seen if not event.jobName] == ["PENDING", "RUNNING", "COMPLETED"]
 
 
-@pytest.mark.load
 def test_clients_that_leave_are_forgotten(fresh: Flows) -> None:
     """By a call that is cancelled, and by a process that is killed with its streams open."""
     fresh.finish("jobs:\n" + bash("a", "true"))
@@ -217,7 +214,6 @@ def test_what_cannot_be_watched(flows: Flows, asked: dict[str, Any], answer: tup
     assert refusal(lambda: list(flows.events(**asked))) == answer
 
 
-@pytest.mark.load
 def test_events_that_have_not_been(fresh: Flows) -> None:
     """A client's place may be of a database that an older one has replaced since: it must not wait for ever."""
     copy = fresh.server.directory / "copy"

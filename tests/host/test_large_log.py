@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-import pytest
 from harness import Server, Stock, memory_kb
 from wire import read_log
 
@@ -21,7 +20,6 @@ FLAT_KB = 48 << 10
 """what may come on top of what there is without a log: windows and buffers of both sides"""
 
 
-@pytest.mark.load
 def test_a_large_log_at_flat_memory(make_server: Callable[..., Server], stock) -> None:
     server = make_server().start()
     with server.channel() as channel:

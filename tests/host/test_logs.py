@@ -33,8 +33,6 @@ def written(count: int) -> bytes:
     return b"".join(source.randbytes(1 << 20) for _ in range(count))
 
 
-@pytest.mark.alone
-@pytest.mark.load
 @pytest.mark.timeout(420)
 def test_fifty_clients_follow_one_hundred_megabytes(make_server: Callable[..., Server], stock, tmp_path: Path) -> None:
     """One of them reads 4 MB/s. The server's memory stays within 64 MB of its start."""

@@ -143,7 +143,6 @@ def case(make_server: Callable[..., Server], stock) -> Iterator[Case]:
         yield Case(server, Flows(server, channel, *stock), Stock(channel, *stock))
 
 
-@pytest.mark.load
 def test_secrets_reach_their_jobs_and_nobody_else(case: Case) -> None:
     flows, client, value = case.flows, case.client, case.values
     blocker = client.started("sleep", "1000")
@@ -188,7 +187,6 @@ def test_secrets_reach_their_jobs_and_nobody_else(case: Case) -> None:
     case.check()
 
 
-@pytest.mark.load
 def test_secrets_that_rnx_is_given_are_told_by_none_of_its_commands(case: Case, tmp_path: Path) -> None:
     value, server = case.values, case.server
     environment = {**os.environ, "ALONE": value["ALONE"], "given": value["GIVEN"]}
@@ -307,7 +305,6 @@ def test_a_key_does_not_tell_secrets_apart(case: Case) -> None:
     assert len(ids) == 1
 
 
-@pytest.mark.load
 def test_secrets_are_lost_with_their_key(case: Case) -> None:
     """What cannot be opened any more fails, and says why; nothing runs without its secrets."""
     flows = case.flows

@@ -56,7 +56,6 @@ def kept(server: Server) -> list[Path]:
     return [path for name in ("uploads", "incoming") for path in (server.state / name).glob("*")]
 
 
-@pytest.mark.load
 def test_three_hundred_megabytes_at_flat_memory(make_server: Callable[..., Server], tmp_path: Path) -> None:
     server = make_server().start()
     path = tmp_path / "zeros"

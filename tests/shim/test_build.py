@@ -68,7 +68,6 @@ def compiler(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     return found
 
 
-@pytest.mark.load
 @pytest.mark.timeout(900)  # ziglang compiles its C library first
 def test_it_compiles_without_a_warning_into_a_hardened_program(compiler: object, tmp_path: Path) -> None:
     assert "-Werror" in build.FLAGS
@@ -115,7 +114,6 @@ def test_what_a_compiler_lacks_is_left_out_and_nothing_else(tmp_path: Path, monk
     assert list(reduced.hardening) == [flag.replace("SOURCE=3", "SOURCE=2") for flag in expected]
 
 
-@pytest.mark.load
 def test_a_new_warning_fails_the_checks_but_not_an_installation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

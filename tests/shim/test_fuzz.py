@@ -129,7 +129,6 @@ def fuzz(program: Path, runs: int) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.load
 def test_no_bytes_confuse_the_parser(tmp_path: Path) -> None:
     result = fuzz(build(tmp_path), RUNS)
     assert result.returncode == 0, result.stderr[-8000:]
@@ -138,7 +137,6 @@ def test_no_bytes_confuse_the_parser(tmp_path: Path) -> None:
     assert int(executed[1]) >= RUNS
 
 
-@pytest.mark.load
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [

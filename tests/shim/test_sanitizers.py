@@ -12,7 +12,6 @@ import pytest
 from toolchain import ROOT, SHIM, find_with, load_build
 
 pytestmark = [
-    pytest.mark.load,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="isolation needs root on Linux"),
 ]
