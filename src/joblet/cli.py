@@ -61,10 +61,10 @@ def serve(
 ) -> None:
     """Serve in the foreground until SIGTERM or SIGINT. Jobs outlive the server."""
     _need_linux()
-    gc.disable()  # until it serves: hardly anything of what a server begins with is garbage
+    gc.disable()  # hardly anything of what a server begins with, its modules included, is garbage
     from joblet.server import app as server
 
-    raise typer.Exit(server.serve(config))
+    raise typer.Exit(server.serve(config, on_serving=_collect_garbage))
 
 
 @app.command(cls=command_line.Command)
@@ -195,6 +195,12 @@ def _explained() -> Iterator[None]:
         yield
     except (ConfigError, StartError, StoreFailed) as error:
         raise command_line.Failure(str(error)) from None
+
+
+def _collect_garbage() -> None:
+    """From now on; what there is already stays, and is not looked through."""
+    gc.freeze()
+    gc.enable()
 
 
 def _need_linux() -> None:

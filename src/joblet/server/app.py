@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
-import gc
 import logging
 import os
 import signal
@@ -83,8 +82,11 @@ _CONNECTION_WINDOW = 4 << 20
 """bytes a client may send ahead of us; bounds the memory one can take"""
 
 
-def serve(config_path: Path) -> int:
-    """Run the server in the foreground until SIGTERM or SIGINT; the process's exit status."""
+def serve(config_path: Path, on_serving: Callable[[], None]) -> int:
+    """Run the server in the foreground until SIGTERM or SIGINT; the process's exit status.
+
+    `on_serving` is called when all that it needs is there, right before it says so.
+    """
     try:
         settings = config.load(config_path)
     except ConfigError as error:
@@ -96,7 +98,7 @@ def serve(config_path: Path) -> int:
     sys.setswitchinterval(_SWITCH_SECONDS)
     listener = logs_of_server.start(settings.logging.level, settings.logging.format)
     try:
-        uvloop.run(_serve(settings, config_path.absolute()))
+        uvloop.run(_serve(settings, config_path.absolute(), on_serving))
     except (ConfigError, HostUnable, StartError, StoreFailed) as error:
         log.error("server cannot start", extra=fields(error=str(error)))
         return 1
@@ -105,7 +107,7 @@ def serve(config_path: Path) -> int:
     return 0
 
 
-async def _serve(settings: Config, config_path: Path) -> None:
+async def _serve(settings: Config, config_path: Path, on_serving: Callable[[], None]) -> None:
     base = config_path.parent
     certificates = Certificates(settings.security, base)
     descriptors = raise_descriptor_limit()
@@ -172,8 +174,7 @@ async def _serve(settings: Config, config_path: Path) -> None:
         address = _listen(server, settings, certificates, descriptors, audit, parts.connections)
         if settings.metrics.listen != "none":
             stack.callback(tell_metrics(parts, settings, base, certificates.expiries))
-        gc.freeze()  # what there is stays; to look through it was put off by the command
-        gc.enable()
+        on_serving()
         log.info(
             "server accepting connections",
             extra=fields(address=address[0], port=address[1], version=__version__, stateDir=str(state_dir)),
