@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
 import importlib
 import os
 import re
@@ -316,12 +317,17 @@ def remove_groups(state: Path) -> None:
     """Remove the empty control groups of the server with this state directory."""
     instance = state / "instance"
     if instance.exists():
-        ours = f"/joblet.slice/{instance.read_text().strip()}"
-        # os.walk minds no group of others that goes meanwhile
-        for base in [folder for folder, _, _ in os.walk("/sys/fs/cgroup") if folder.endswith(ours)]:
-            for group in [*Path(base).glob("*/"), Path(base)]:
+        for base in groups(instance.read_text().strip()):
+            for group in [*base.glob("*/"), base]:
                 with contextlib.suppress(OSError):
                     group.rmdir()
+
+
+def groups(pattern: str) -> list[Path]:
+    """The control groups of servers, of each hierarchy, whose name matches."""
+    # os.walk minds no group of others that goes meanwhile; Path.glob does
+    slices = [(folder, names) for folder, names, _ in os.walk("/sys/fs/cgroup") if folder.endswith("/joblet.slice")]
+    return [Path(folder, name) for folder, names in slices for name in fnmatch.filter(names, pattern)]
 
 
 def own_ids() -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import monitors
 import pytest
-from harness import Server, Stock, own_ids, poll_until, processes_of
+from harness import Server, Stock, groups, own_ids, poll_until, processes_of
 
 LOST = ("FAILED", -1, "lost: its monitor was killed")
 SEED = 5
@@ -30,8 +30,7 @@ def end_of(status: Any) -> tuple[str, int, str]:
 def assert_nothing_is_left(server: Server) -> None:
     """Of any job: no process, no control group, no loop device."""
     assert processes_of(*own_ids()) == []
-    name = (server.state / "instance").read_text().strip()
-    for base in Path("/sys/fs/cgroup").glob(f"**/joblet.slice/{name}"):
+    for base in groups((server.state / "instance").read_text().strip()):
         assert list(base.glob("*/")) == []
     devices = list(Path("/sys/block").glob("loop*/loop/backing_file"))
     poll_until(lambda: not any(str(server.state) in text_of(device) for device in devices))

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import yaml
-from harness import PATIENCE, Server
+from harness import PATIENCE, Server, groups
 
 from joblet import pki, revocation
 
@@ -97,7 +97,7 @@ def test_it_leaves_nothing_behind(write_config: Callable[..., Path], tmp_path: P
     mounts = Path("/proc/self/mountinfo").read_text()
     examine(config)
     assert list((tmp_path / "state").iterdir()) == []
-    assert list(Path("/sys/fs/cgroup").glob("**/joblet.slice/doctor-*")) == []
+    assert groups("doctor-*") == []
     assert Path("/proc/self/mountinfo").read_text() == mounts
 
 
