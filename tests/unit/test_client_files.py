@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+from harness import bound_by_modes
 
 from joblet.client import InvalidArgument, InvalidWorkflow, WorkflowFile
 from joblet.client import _files as files
 from joblet.proto import joblet as pb
+
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
 
 
 @pytest.fixture
@@ -116,12 +120,12 @@ def test_sources_are_told_apart_without_being_read(folder: Path) -> None:
     assert len(set(digests)) == len(digests)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@needs_linux
 def test_files_that_may_not_be_read(folder: Path) -> None:
     for path in ("a.txt", "src"):
         (folder / path).chmod(0)
-        with pytest.raises(InvalidArgument, match="permission denied"):
-            files.uploads([folder / path])
+        with bound_by_modes(), pytest.raises(InvalidArgument, match="permission denied"):
+            sent(folder / path)
 
 
 TEXT = """\
