@@ -156,7 +156,7 @@ def tests(session: nox.Session) -> None:
     """The tests: all on the lowest Python present, some on the others too."""
     if session.python not in PRESENT:
         session.skip(f"Python {session.python} is not on this machine")
-    session.install(".", *group("test"), *(group("fuzz") if session.python == PRESENT[0] else []))
+    session.install(".", *group("test"), *(group("fuzz") + group("compiler") if session.python == PRESENT[0] else []))
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
