@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 import re
@@ -25,6 +26,8 @@ MOST_MISSED = 100
 
 _FARTHEST = timedelta(days=3653)
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(Z|[+-]\d\d:\d\d)?", re.IGNORECASE)
+_ZONE = re.compile(r"[A-Za-z0-9_+-]+(?:/[A-Za-z0-9_+-]+){0,3}")
+"""a name of the tz database (its theory.html, "Timezone identifiers"); by any other, zoneinfo imports packages too"""
 _NICKNAMES = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
@@ -203,11 +206,11 @@ def _moment(when: str, now: int) -> int:
 def _zone(name: str) -> tzinfo:
     if name in ("", "UTC"):
         return UTC
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):  # not there, no path that may be, a directory
-        text = f'invalid schedule: there is no timezone "{name}" (write for example Europe/Berlin)'
-        raise InvalidArgument(text) from None
+    if _ZONE.fullmatch(name):
+        with contextlib.suppress(KeyError, ValueError, OSError):  # not there, no path that may be, a directory
+            return ZoneInfo(name)
+    shown = name if len(name) <= 64 else name[:64] + "..."
+    raise InvalidArgument(f'invalid schedule: there is no timezone "{shown}" (write for example Europe/Berlin)')
 
 
 def _nanoseconds(moment: datetime) -> int:

@@ -182,6 +182,8 @@ def test_nicknames_and_what_a_time_may_be() -> None:
         ("0 3 * * *", "Europe", "there is no timezone"),
         ("0 3 * * *", "../../etc/passwd", "there is no timezone"),
         ("0 3 * * *", "/etc/localtime", "there is no timezone"),
+        ("0 3 * * *", "a" + 2000 * "/a", "there is no timezone"),
+        ("0 3 * * *", "a" + 2000 * ".a" + "/b", "there is no timezone"),
     ],
 )
 def test_what_is_no_schedule_is_refused_with_the_reason(when: str, zone: str, why: str) -> None:
